@@ -1,0 +1,3 @@
+//! agent-wormhole: end-to-end encrypted, ephemeral channels between agent sessions.
+pub mod crypto;
+pub mod transport;
