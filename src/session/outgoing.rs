@@ -190,8 +190,9 @@ impl Outgoing {
         let lane = head.lane();
         let parent = head.group;
         if let Some(parent) = parent {
-            let Some(members) = self.items.get_mut(&parent).and_then(|group| group.members.as_mut()) else {
-                // The group was refused meanwhile: its number is filled, nothing more.
+            let group = self.items.get_mut(&parent).filter(|group| group.stage != Stage::Ended);
+            let Some(members) = group.and_then(|group| group.members.as_mut()) else {
+                // The group was refused or taken back meanwhile: its number is filled, nothing more.
                 self.misc.push_back(Message::Cancel { item: id, reason: Refusal::Cancelled });
                 return id;
             };

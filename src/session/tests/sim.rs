@@ -75,8 +75,8 @@ pub(super) struct Sim {
     pub(super) profile: Profile,
     pub(super) adversity: bool,
     pub(super) limits: LinkLimits,
-    /// Every frame that an end sent.
-    pub(super) seen: Vec<Bytes>,
+    /// Every frame that was sent to an end.
+    pub(super) seen: [Vec<Bytes>; 2],
 }
 
 pub(super) fn below(rng: &mut ChaCha8Rng, bound: u32) -> u32 {
@@ -168,7 +168,7 @@ impl End {
                     },
                 );
                 assert!(before.is_none(), "an item came twice");
-                let job = match incoming.head.inline {
+                let job = match incoming.head.inline.clone() {
                     Some(bytes) => Job::Take(incoming.id, bytes, true),
                     None if incoming.head.kind == ItemKind::Dir => Job::Take(incoming.id, Bytes::new(), true),
                     None => Job::Begin(incoming.id),
@@ -248,7 +248,7 @@ impl Sim {
         let messages_per_minute = if below(&mut rng, 8) == 0 { 6000 } else { 0 };
         let limits = LinkLimits { max_frame, messages_per_minute };
         let wires = [VecDeque::new(), VecDeque::new()];
-        Self { rng, start, now: start, ends, wires, profile, adversity: false, limits, seen: Vec::new() }
+        Self { rng, start, now: start, ends, wires, profile, adversity: false, limits, seen: [Vec::new(), Vec::new()] }
     }
 
     /// Both ends, connected over a link without faults.
@@ -328,7 +328,7 @@ impl Sim {
             while self.ends[end].up && self.wires[1 - end].len() < WIRE {
                 let Some(frame) = self.ends[end].session.poll_transmit(self.now) else { break };
                 assert!(frame.len() <= self.limits.max_frame, "{} > {}", frame.len(), self.limits.max_frame);
-                self.seen.push(frame.clone());
+                self.seen[1 - end].push(frame.clone());
                 self.send(1 - end, frame);
                 self.ends[end].feed();
             }
@@ -349,9 +349,9 @@ impl Sim {
                     self.wires[to].push_back((again, frame.clone()));
                 }
                 2 => at += self.latency() * 20,
-                3 if !self.seen.is_empty() => {
-                    let replay = below(&mut self.rng, self.seen.len() as u32) as usize;
-                    let replay = self.seen[replay].clone();
+                3 if !self.seen[to].is_empty() => {
+                    let replay = below(&mut self.rng, self.seen[to].len() as u32) as usize;
+                    let replay = self.seen[to][replay].clone();
                     self.wires[to].push_back((at, replay));
                 }
                 _ => {}
