@@ -1,3 +1,4 @@
 //! agent-wormhole: end-to-end encrypted, ephemeral channels between agent sessions.
 pub mod crypto;
+pub mod event;
 pub mod transport;
