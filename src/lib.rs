@@ -1,4 +1,5 @@
 //! agent-wormhole: end-to-end encrypted, ephemeral channels between agent sessions.
 pub mod crypto;
 pub mod event;
+pub mod rundir;
 pub mod transport;
