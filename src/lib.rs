@@ -1,4 +1,6 @@
 //! agent-wormhole: end-to-end encrypted, ephemeral channels between agent sessions.
+pub mod cli;
+pub mod config;
 pub mod crypto;
 pub mod event;
 pub mod rundir;
