@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 /// What a mailbox has at its top, in the order in which it is looked for.
@@ -32,11 +32,36 @@ pub(super) fn remove(dir: &Path, inode: u64) -> io::Result<()> {
     let is_mailbox =
         LAYOUT.iter().all(|part| dir.join(part).symlink_metadata().is_ok_and(|part| part.is_dir()));
     if is_mailbox {
-        // Follows no link: what outbox/ refers to stays.
-        return fs::remove_dir_all(dir);
+        return remove_all(dir);
     }
     match fs::remove_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         done => done,
     }
+}
+
+/// Removes a directory and everything below it, also what its owner closed to himself: copies of read-only trees hold
+/// such. Follows no link: what `outbox/` refers to stays.
+fn remove_all(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(dir)?;
+            fs::remove_dir_all(dir)
+        }
+        done => done,
+    }
+}
+
+fn open_up(dir: &Path) -> io::Result<()> {
+    let mut found = vec![dir.to_owned()];
+    while let Some(dir) = found.pop() {
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                found.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
