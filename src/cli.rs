@@ -17,6 +17,8 @@ pub mod options;
 pub mod output;
 /// Durations and sizes.
 mod quantity;
+/// `agent-wormhole relay`.
+mod relay;
 /// `agent-wormhole status`.
 mod status;
 /// What other users and crash handlers see of this process.
@@ -55,6 +57,7 @@ fn command() -> Exit {
         Command::Connect(args) => connect::run(args),
         Command::Send(_) | Command::Flush(_) | Command::Close(_) => Ok(Exit::Internal),
         Command::Status(args) => status::run(&args),
+        Command::Relay(args) => relay::run(args),
     };
     done.unwrap_or_else(|failure| {
         output::failure(&failure.why);

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agent_wormhole_relay::cli::RelayArgs;
 use agent_wormhole_relay::wire::Role;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -55,13 +56,17 @@ pub enum Command {
     /// Close a channel after everything in its outbox was delivered
     #[command(after_help = "Example:\n  agent-wormhole close 9471")]
     Close(CloseArgs),
+    /// Run a relay: it pairs two ends by their number and cannot read what it forwards
+    #[command(after_help = "Example:\n  agent-wormhole relay --listen 0.0.0.0:8787\n  \
+                            agent-wormhole host --relay ws://relay.example.org:8787   # elsewhere")]
+    Relay(RelayArgs),
 }
 
 impl Command {
     /// Arguments that may hold the words of a code.
     pub(super) fn secrets(&self) -> Vec<String> {
         let given: Vec<&String> = match self {
-            Self::Host(_) => Vec::new(),
+            Self::Host(_) | Self::Relay(_) => Vec::new(),
             Self::Connect(args) => args.code.iter().collect(),
             Self::Send(args) => vec![&args.channel],
             Self::Flush(args) => vec![&args.channel],
