@@ -27,12 +27,12 @@ mod title;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use agent_wormhole_relay::wire::Role;
 use anyhow::Context as _;
 use clap::Parser as _;
 
 use self::args::{Args, Command};
 use self::exit::{Exit, Failure};
+use crate::crypto::pake::Role;
 use crate::rundir::{Channel, RuntimeDir, find};
 
 /// Runs the command that was typed. A panic is an internal error, after the destructors have tidied up.

@@ -19,10 +19,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use agent_wormhole_relay::wire::Role;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
+use crate::crypto::pake::Role;
 use crate::event::TransportKind;
 
 /// Longest file of the list that is read, in bytes: two paths of at most 4 KiB, escaped, and a few words.
@@ -141,7 +141,7 @@ impl RuntimeDir {
     /// # Errors
     /// [`RundirError`]; nothing is left behind then.
     pub fn register(&self, new: &NewChannel<'_>) -> Result<Registration, RundirError> {
-        let role = role_word(new.role);
+        let role = new.role.as_str();
         for n in 1..=MAX_SAME_NAME {
             let id = if n == 1 {
                 format!("{}-{role}", new.nameplate)
@@ -173,7 +173,7 @@ impl RuntimeDir {
         let undo = Undo { dir: made.then_some(dir.as_path()) };
         let record = Record {
             nameplate: new.nameplate.to_owned(),
-            role: new.role,
+            role: new.role.as_str().to_owned(),
             inode: dir.symlink_metadata().map_err(io_at(&dir))?.ino(),
             dir: dir.clone(),
             pid: std::process::id(),
@@ -201,7 +201,7 @@ impl RuntimeDir {
             }
             let Some((file, record)) = read_entry(&name.path()) else { continue };
             let alive = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err();
-            found.push(Channel::new(record, alive));
+            found.extend(Channel::new(record, alive));
         }
         found.sort_by(|a, b| (&a.nameplate, &a.dir).cmp(&(&b.nameplate, &b.dir)));
         Ok(found)
@@ -256,7 +256,7 @@ pub struct NewChannel<'a> {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
     nameplate: String,
-    role: Role,
+    role: String,
     dir: PathBuf,
     /// Inode of `dir`: a directory that was put in its place is not ours to remove.
     inode: u64,
@@ -288,18 +288,11 @@ pub struct Channel {
 }
 
 impl Channel {
-    fn new(record: Record, alive: bool) -> Self {
+    /// `None` where a newer program wrote a role that this one does not know.
+    fn new(record: Record, alive: bool) -> Option<Self> {
         let Record { nameplate, role, dir, inode: _, pid, cwd, started, transport } = record;
-        Self { nameplate, role, dir, pid, cwd, started, transport, alive }
-    }
-}
-
-/// The word of a role in names, `status.json` and on the command line.
-#[must_use]
-pub const fn role_word(role: Role) -> &'static str {
-    match role {
-        Role::Host => "host",
-        Role::Peer => "peer",
+        let role = [Role::Host, Role::Peer].into_iter().find(|known| known.as_str() == role)?;
+        Some(Self { nameplate, role, dir, pid, cwd, started, transport, alive })
     }
 }
 

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::UNIX_EPOCH;
 
+use agent_wormhole::crypto::pake::Role;
 use agent_wormhole::event::TransportKind;
 use agent_wormhole::event::state::{ChannelState, Phase};
 use agent_wormhole::rundir::{NewChannel, Registration, RuntimeDir};
-use agent_wormhole_relay::wire::Role;
 
 /// A user of their own: nothing outside of one temporary directory is read or written.
 struct User {
@@ -84,8 +84,10 @@ fn what_cannot_be_is_exit_2_and_says_what_to_do() {
         (&["dance"][..], "Usage"),
         (&["host", "--relay", "https://relay.example"], "wss://relay.example.org"),
         (&["host", "--timeout", "soon"], "90s"),
-        (&["connect", "1-a-b-c@h", "--relay", "wss://x"], "leave out"),
-        (&["connect", "1-a-b-c@a b"], "after @"),
+        (&["connect", "1-cross-clock-marble@h", "--relay", "wss://x"], "leave out"),
+        (&["connect", "1-cross-clock-marble@a b"], "after @"),
+        (&["connect", "70000-cross-clock-marble@h"], "65535"),
+        (&["connect", "9471-cross-clokc-marble"], "did you mean clock"),
         (&["connect", "-"], "standard input"),
         (&["status", "9471"], "no channel 9471 is running"),
         (&["status", "nonsense"], "number"),

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agent_wormhole_relay::cli::RelayArgs;
-use agent_wormhole_relay::wire::Role;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::quantity;
+use crate::crypto::pake::Role;
 
 /// A directory on each of two machines: what is written into `outbox/` here appears in `inbox/` there, end to end
 /// encrypted.

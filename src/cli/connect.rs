@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 use super::args::ConnectArgs;
 use super::exit::{Exit, Failure};
 use super::host;
-use super::options::{End, GivenCode, PeerLink};
+use super::options::{End, PeerLink};
+use crate::code::Code;
 use crate::config::Outside;
 
 /// Longest line that is read as a code from standard input, in bytes.
@@ -18,14 +19,19 @@ const MAX_LINE: u64 = 1024;
 pub(super) fn run(args: ConnectArgs) -> Result<Exit, Failure> {
     let typed = typed_code(&args.code)?;
     let (code, host) = split(&typed)?;
+    let code = Code::parse(code, args.any_words).map_err(Failure::usage)?;
     let link = match host {
         Some(_) if args.relay.is_some() => {
             return Err(usage("a code with @HOST connects directly; leave out --relay, or leave out @HOST"));
         }
+        Some(_) if code.nameplate.port().is_none() => {
+            return Err(usage(
+                "the number of a direct code is a port, at most 65535; ask for the code again",
+            ));
+        }
         Some(host) => PeerLink::Direct { host: host.to_owned() },
         None => PeerLink::Relay(Outside::of_process(args.relay).relay()?),
     };
-    let code = GivenCode { text: Zeroizing::new(code.to_owned()), any_words: args.any_words };
     super::start(host::options(End::Connect { code, link }, args.channel)?)
 }
 

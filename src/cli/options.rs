@@ -7,8 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
+use crate::code::Code;
 use crate::config::Relay;
 use crate::rundir::RuntimeDir;
 
@@ -50,8 +49,8 @@ pub enum End {
     Host(HostLink),
     /// Was given the code.
     Connect {
-        /// What was given.
-        code: GivenCode,
+        /// The code that was given.
+        code: Code,
         /// How to reach the host.
         link: PeerLink,
     },
@@ -81,21 +80,6 @@ pub enum PeerLink {
         /// Name or address of the host.
         host: String,
     },
-}
-
-/// A code as it was typed, not yet parsed.
-pub struct GivenCode {
-    /// The text, without `@HOST`.
-    pub text: Zeroizing<String>,
-    /// Whether words of any list are taken.
-    pub any_words: bool,
-}
-
-/// Prints no code.
-impl fmt::Debug for GivenCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GivenCode(..)")
-    }
 }
 
 /// `--mount`.

@@ -69,9 +69,14 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, seconds) in
-            [("90s", 90), ("10m", 600), ("1h30m", 5400), ("1h 30m", 5400), (" 2 hours ", 7200), ("24h", 86400)]
-        {
+        for (text, seconds) in [
+            ("90s", 90),
+            ("10m", 600),
+            ("1h30m", 5400),
+            ("1h 30m", 5400),
+            (" 2 hours ", 7200),
+            ("24h", 86400),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));

@@ -7,21 +7,21 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
 
-use agent_wormhole_relay::wire::Role;
 use serde::Serialize;
 
 use super::args::StatusArgs;
 use super::exit::{Exit, Failure};
 use super::{output, quantity};
+use crate::crypto::pake::Role;
 use crate::event::escape::{self, visible};
 use crate::event::state::{ChannelState, Flow, Phase};
-use crate::rundir::{Channel, find, role_word};
+use crate::rundir::{Channel, find};
 
 /// Longest `status.json` that is read, in bytes.
 const MAX_STATE: u64 = 4 * 1024 * 1024;
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
-    let role: Option<Role> = args.role.map(Role::from);
+    let role = args.role.map(Role::from);
     let listed = super::runtime()?.list()?;
     let channels: Vec<Channel> = match &args.channel {
         Some(wanted) => vec![find::find(&listed, wanted, role, &super::cwd()?)?],
@@ -54,7 +54,7 @@ fn printing(error: io::Error) -> Failure {
 #[derive(Debug, Serialize)]
 struct Row {
     nameplate: String,
-    role: Role,
+    role: &'static str,
     state: Phase,
     transport: String,
     dir: PathBuf,
@@ -70,6 +70,7 @@ impl Row {
     fn read(channel: Channel) -> Self {
         let status = read_state(&channel);
         let Channel { nameplate, role, dir, pid, cwd, started, transport, alive: _ } = channel;
+        let role = role.as_str();
         let state = status.as_ref().map_or(Phase::Starting, |status| status.state);
         Self { nameplate, role, state, transport, dir, pid, cwd, started, status }
     }
@@ -96,7 +97,7 @@ fn table(rows: &[Row]) -> String {
         let status = row.status.as_ref().unwrap_or(&empty);
         cells.push([
             row.nameplate.clone(),
-            role_word(row.role).to_owned(),
+            row.role.to_owned(),
             row.state.as_str().to_owned(),
             visible(&row.transport),
             status.outbox.items.to_string(),
@@ -126,7 +127,7 @@ fn on_the_way(flow: &Flow) -> u64 {
 /// Everything about one channel, a line each.
 fn sheet(row: &Row) -> String {
     let mut out = vec![
-        format!("channel    {} ({})", row.nameplate, role_word(row.role)),
+        format!("channel    {} ({})", row.nameplate, row.role),
         format!("state      {}", row.state.as_str()),
         format!("directory  {}", visible(&row.dir.to_string_lossy())),
         format!(
@@ -171,7 +172,7 @@ mod tests {
     fn row() -> Row {
         Row {
             nameplate: "9471".into(),
-            role: Role::Host,
+            role: "host",
             state: Phase::Connected,
             transport: "relay".into(),
             dir: "/r/9471-host".into(),
@@ -203,7 +204,7 @@ mod tests {
     #[test]
     fn a_table_for_people() {
         let waiting =
-            Row { nameplate: "12".into(), role: Role::Peer, state: Phase::Starting, status: None, ..row() };
+            Row { nameplate: "12".into(), role: "peer", state: Phase::Starting, status: None, ..row() };
         assert_eq!(
             table(&[row(), waiting]),
             "CHANNEL  END   STATE      VIA    DELIVERED  ON THE WAY  RECEIVED  DIRECTORY\n\

@@ -5,12 +5,9 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use agent_wormhole_relay::wire::Role;
-
-use super::{Channel, role_word};
-
-/// Longest nameplate in digits.
-const MAX_NAMEPLATE: usize = 10;
+use super::Channel;
+use crate::code::MAX_NAMEPLATE;
+use crate::crypto::pake::Role;
 
 /// Why no one channel is meant. Every one is a usage error.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,8 +40,7 @@ fn existing(running: &[Channel]) -> String {
     let mut out = String::from("; these are:");
     for channel in running {
         // Writing to a String cannot fail.
-        let _ =
-            write!(out, "\n  {} {} {}", channel.nameplate, role_word(channel.role), channel.dir.display());
+        let _ = write!(out, "\n  {} {} {}", channel.nameplate, channel.role.as_str(), channel.dir.display());
     }
     out
 }

@@ -1,0 +1,5 @@
+//! Two sessions against each other on virtual time.
+
+mod properties;
+mod rules;
+mod sim;
