@@ -1,7 +1,11 @@
 //! agent-wormhole: end-to-end encrypted, ephemeral channels between agent sessions.
+pub mod cli;
 pub mod code;
+pub mod config;
 pub mod crypto;
+pub mod event;
 pub mod frame;
 pub mod item;
+pub mod rundir;
 pub mod session;
 pub mod transport;

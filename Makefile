@@ -1,0 +1,65 @@
+# `make demo` and `make test` are all that a fresh clone needs. `make help` lists the rest.
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+VENV := $(TARGET)/venv
+# The Python tool that direct mode stays compatible with.
+PYTHON_TOOL := agent-wormhole==0.1.5
+# Programs that tests run, as `command:Debian package`.
+NEEDS := redis-server:redis-server fusermount3:fuse3 rsync:rsync ip:iproute2 python3:python3
+# Where the tests find the Python tool.
+export AGENT_WORMHOLE_PYTHON := $(abspath $(VENV))/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test fmt lint unit docs needs bench audit clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: ## Two ends on this machine: a message, 1 GiB, 2,000 files, both ways; cleans up after itself
+	$(CARGO) build --release --locked
+	BIN=$(abspath $(TARGET))/release/agent-wormhole ./examples/demo.sh
+
+test: needs fmt lint unit docs ## Everything that has to hold: format, lints, tests, documentation
+
+fmt: ## Check the format
+	$(CARGO) fmt --all --check
+
+lint: ## Check the lints
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+unit: needs ## Run the tests
+	$(CARGO) test --workspace --locked
+
+docs: ## Check the documentation
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+needs: ## Install what the tests run besides Rust (Debian packages as root; Python packages under target/)
+	@missing=; \
+	for need in $(NEEDS); do \
+		PATH="$$PATH:/usr/sbin:/sbin" command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; \
+	done; \
+	python3 -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
+	if [ -n "$$missing" ]; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && \
+			DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+		else \
+			echo "install these first:$$missing" >&2; exit 1; \
+		fi; \
+	fi
+	@test -e $(VENV)/ready || { \
+		python3 -m venv $(VENV) && \
+		$(VENV)/bin/pip install --quiet --disable-pip-version-check $(PYTHON_TOOL) && \
+		touch $(VENV)/ready; \
+	}
+
+bench: ## Measure the parts
+	$(CARGO) bench --workspace --locked
+
+audit: ## Check licences, advisories and bans (needs cargo-deny)
+	$(CARGO) deny --all-features check
+
+clean: ## Remove everything that was built
+	$(CARGO) clean
+	rm -rf $(VENV)

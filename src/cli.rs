@@ -1,0 +1,91 @@
+//! The command line: arguments in, an exit code out.
+//!
+//! Owns what a person or an agent types and reads. Decides nothing about a channel: `host` and `connect` hand over to
+//! the driver, the other commands write a file into a mailbox or read one.
+
+/// What can be typed.
+pub mod args;
+/// `agent-wormhole connect`.
+pub mod connect;
+/// Exit codes.
+pub mod exit;
+/// `agent-wormhole host`.
+pub mod host;
+/// What a channel is started with.
+pub mod options;
+/// The only file that prints.
+pub mod output;
+/// Durations and sizes.
+mod quantity;
+/// `agent-wormhole relay`.
+mod relay;
+/// `agent-wormhole status`.
+mod status;
+/// What other users and crash handlers see of this process.
+mod title;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+
+use self::args::{Args, Command};
+use self::exit::{Exit, Failure};
+use crate::crypto::pake::Role;
+use crate::rundir::{Channel, RuntimeDir, find};
+
+/// Runs the command that was typed. A panic is an internal error, after the destructors have tidied up.
+#[must_use]
+pub fn run() -> ExitCode {
+    let exit = std::panic::catch_unwind(command).unwrap_or(Exit::Internal);
+    ExitCode::from(exit.code())
+}
+
+fn command() -> Exit {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            output::usage(&error);
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    title::hide(&args.command.secrets());
+    title::forbid_dumps();
+    let done = match args.command {
+        Command::Host(args) => host::run(args),
+        Command::Connect(args) => connect::run(args),
+        Command::Send(_) | Command::Flush(_) | Command::Close(_) => Ok(Exit::Internal),
+        Command::Status(args) => status::run(&args),
+        Command::Relay(args) => relay::run(args),
+    };
+    done.unwrap_or_else(|failure| {
+        output::failure(&failure.why);
+        failure.exit
+    })
+}
+
+/// Hands a channel over to the driver, in the foreground, until it ends.
+fn start(options: options::Options) -> Result<Exit, Failure> {
+    output::start_log();
+    Err(Failure::new(Exit::Internal, format!("{options:?} has no driver yet")))
+}
+
+/// The runtime directory, after what dead channels left has been swept.
+fn runtime() -> Result<RuntimeDir, Failure> {
+    let runtime = RuntimeDir::open()?;
+    runtime.sweep();
+    Ok(runtime)
+}
+
+/// The one channel that CHANNEL and `--role` mean.
+fn channel(wanted: &str, role: Option<Role>) -> Result<Channel, Failure> {
+    Ok(find::find(&runtime()?.list()?, wanted, role, &cwd()?)?)
+}
+
+/// Where this was started, without links, as the list of channels has it.
+fn cwd() -> Result<PathBuf, Failure> {
+    let cwd =
+        std::env::current_dir().context("the current directory cannot be read; cd into one that exists")?;
+    Ok(cwd)
+}

@@ -1,0 +1,304 @@
+//! What can be typed.
+//!
+//! Owns the commands, their flags and their help. Reads no environment and checks nothing that needs more than the
+//! text itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use agent_wormhole_relay::cli::RelayArgs;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use super::quantity;
+use crate::crypto::pake::Role;
+
+/// A directory on each of two machines: what is written into `outbox/` here appears in `inbox/` there, end to end
+/// encrypted.
+#[derive(Debug, Parser)]
+#[command(
+    name = "agent-wormhole",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Example:\n  agent-wormhole host                             # prints a code\n  \
+                  agent-wormhole connect 9471-cross-clock-marble  # on the other machine\n  \
+                  echo hello > \"$DIRECTORY/outbox/message\"\n\n\
+                  Exit codes: 0 done, 1 internal, 2 usage, 3 handshake failed, 4 unreachable, 5 timeout,\n\
+                  6 something was not delivered, 7 protocol error or tampering, 130 interrupted"
+)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a channel, print its code, and keep it open in the foreground
+    #[command(after_help = "Example:\n  agent-wormhole host --timeout 10m")]
+    Host(HostArgs),
+    /// Enter a channel with its code, and keep it open in the foreground
+    #[command(after_help = "Examples:\n  agent-wormhole connect 9471-cross-clock-marble\n  \
+                            agent-wormhole connect 40123-cross-clock-marble@laptop.local\n  \
+                            agent-wormhole connect - < code.txt        # keeps the code out of `ps`")]
+    Connect(ConnectArgs),
+    /// Send a text, or files and directories by reference
+    #[command(after_help = "Examples:\n  agent-wormhole send 9471 \"the build is green\"\n  \
+                            agent-wormhole send 9471 --file model.bin src/ --wait\n  \
+                            agent-wormhole send 9471 - < secret.txt    # keeps the text out of `ps`")]
+    Send(SendArgs),
+    /// Wait until the peer has stored everything that was sent
+    #[command(after_help = "Example:\n  agent-wormhole flush 9471 --timeout 10m")]
+    Flush(FlushArgs),
+    /// Show the channels of this machine
+    #[command(after_help = "Example:\n  agent-wormhole status --json")]
+    Status(StatusArgs),
+    /// Close a channel after everything in its outbox was delivered
+    #[command(after_help = "Example:\n  agent-wormhole close 9471")]
+    Close(CloseArgs),
+    /// Run a relay: it pairs two ends by their number and cannot read what it forwards
+    #[command(after_help = "Example:\n  agent-wormhole relay --listen 0.0.0.0:8787\n  \
+                            agent-wormhole host --relay ws://relay.example.org:8787   # elsewhere")]
+    Relay(RelayArgs),
+}
+
+impl Command {
+    /// Arguments that may hold the words of a code.
+    pub(super) fn secrets(&self) -> Vec<String> {
+        let given: Vec<&String> = match self {
+            Self::Host(_) | Self::Relay(_) => Vec::new(),
+            Self::Connect(args) => args.code.iter().collect(),
+            Self::Send(args) => vec![&args.channel],
+            Self::Flush(args) => vec![&args.channel],
+            Self::Status(args) => args.channel.iter().collect(),
+            Self::Close(args) => vec![&args.channel],
+        };
+        // A number or a path holds no words.
+        let holds_words =
+            |text: &&String| !text.contains('/') && text.bytes().any(|b| b.is_ascii_alphabetic());
+        given.into_iter().filter(holds_words).cloned().collect()
+    }
+}
+
+/// What `host` and `connect` have in common.
+#[derive(Debug, clap::Args)]
+pub struct ChannelArgs {
+    /// The channel's directory: made where it is missing, refused where it is not empty [default: a private one]
+    #[arg(long, value_name = "PATH")]
+    pub dir: Option<PathBuf>,
+    /// How the directory is made
+    #[arg(long, value_enum, default_value_t = MountArg::Auto)]
+    pub mount: MountArg,
+    /// Give up when the other end has not connected after this long, such as 90s, 10m, 1h30m
+    #[arg(long, value_name = "DUR", value_parser = quantity::duration)]
+    pub timeout: Option<Duration>,
+    /// What the inbox may hold, such as 500MB [default: what the disk has, less a reserve, at most 16GiB]
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
+    pub inbox_limit: Option<u64>,
+    /// Print events only, no hints for people
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `agent-wormhole host`.
+#[derive(Debug, clap::Args)]
+pub struct HostArgs {
+    /// The relay, such as wss://relay.example.org [default: AGENT_WORMHOLE_RELAY_URL, the config file, this machine]
+    #[arg(long, value_name = "URL", conflicts_with = "direct")]
+    pub relay: Option<String>,
+    /// Wait for a direct TCP connection instead of using a relay
+    #[arg(long)]
+    pub direct: bool,
+    /// The port of a direct connection [default: a free one]
+    #[arg(long, value_name = "N", requires = "direct", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// What every channel has.
+    #[command(flatten)]
+    pub channel: ChannelArgs,
+}
+
+/// `agent-wormhole connect`.
+#[derive(Debug, clap::Args)]
+pub struct ConnectArgs {
+    /// The code, with @HOST for a direct connection; `-` reads it from standard input
+    #[arg(value_name = "CODE[@HOST]", required = true, num_args = 1..)]
+    pub code: Vec<String>,
+    /// The relay that the host uses [default: AGENT_WORMHOLE_RELAY_URL, the config file, this machine]
+    #[arg(long, value_name = "URL")]
+    pub relay: Option<String>,
+    /// Take words of any list, as the codes of agent-wormhole 0.1 have them
+    #[arg(long)]
+    pub any_words: bool,
+    /// What every channel has.
+    #[command(flatten)]
+    pub channel: ChannelArgs,
+}
+
+/// `agent-wormhole send`.
+#[derive(Debug, clap::Args)]
+pub struct SendArgs {
+    /// The channel's number, code or directory
+    #[arg(value_name = "CHANNEL")]
+    pub channel: String,
+    /// The text, at most 1 MiB; `-` reads it from standard input
+    #[arg(value_name = "TEXT", required_unless_present = "files", conflicts_with = "files")]
+    pub text: Option<String>,
+    /// Files and directories to send by reference, without a copy
+    #[arg(long = "file", value_name = "PATH", num_args = 1..)]
+    pub files: Vec<PathBuf>,
+    /// Return when the peer has stored everything
+    #[arg(long)]
+    pub wait: bool,
+    /// With --wait: give up after this long, such as 90s, 10m, 1h30m
+    #[arg(long, value_name = "DUR", requires = "wait", value_parser = quantity::duration)]
+    pub timeout: Option<Duration>,
+    /// Which end, where both are on this machine
+    #[arg(long, value_enum)]
+    pub role: Option<RoleArg>,
+}
+
+/// `agent-wormhole flush`.
+#[derive(Debug, clap::Args)]
+pub struct FlushArgs {
+    /// The channel's number, code or directory
+    #[arg(value_name = "CHANNEL")]
+    pub channel: String,
+    /// Give up after this long, such as 90s, 10m, 1h30m [default: when the channel ends]
+    #[arg(long, value_name = "DUR", value_parser = quantity::duration)]
+    pub timeout: Option<Duration>,
+    /// Which end, where both are on this machine
+    #[arg(long, value_enum)]
+    pub role: Option<RoleArg>,
+}
+
+/// `agent-wormhole status`.
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// The channel's number, code or directory [default: all of this machine]
+    #[arg(value_name = "CHANNEL")]
+    pub channel: Option<String>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Which end, where both are on this machine
+    #[arg(long, value_enum)]
+    pub role: Option<RoleArg>,
+}
+
+/// `agent-wormhole close`.
+#[derive(Debug, clap::Args)]
+pub struct CloseArgs {
+    /// The channel's number, code or directory
+    #[arg(value_name = "CHANNEL")]
+    pub channel: String,
+    /// Without waiting for what is still in the outbox
+    #[arg(long)]
+    pub now: bool,
+    /// Which end, where both are on this machine
+    #[arg(long, value_enum)]
+    pub role: Option<RoleArg>,
+}
+
+/// `--mount`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MountArg {
+    /// The best that this machine has
+    Auto,
+    /// A real directory
+    Dir,
+}
+
+/// `--role`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// The end that printed the code
+    Host,
+    /// The end that was given it
+    Peer,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Host => Self::Host,
+            RoleArg::Peer => Self::Peer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Args::try_parse_from(line.split(' ')).map(|args| args.command)
+    }
+
+    #[test]
+    fn the_definitions_are_sound_and_every_help_ends_with_an_example() {
+        Args::command().debug_assert();
+        for command in Args::command().get_subcommands_mut() {
+            let help = command.render_help().to_string();
+            let example = help.rsplit("\n\n").next().unwrap();
+            assert!(example.starts_with("Example"), "{help}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_together_is_a_usage_error() {
+        for line in [
+            "agent-wormhole",
+            "agent-wormhole dance",
+            "agent-wormhole host --relay wss://x --direct",
+            "agent-wormhole host --port 9",
+            "agent-wormhole host --direct --port 0",
+            "agent-wormhole host --timeout soon",
+            "agent-wormhole host --mount nfs",
+            "agent-wormhole connect",
+            "agent-wormhole send 1",
+            "agent-wormhole send 1 hi --file x",
+            "agent-wormhole send 1 hi --timeout 5s",
+            "agent-wormhole send 1 hi --role guest",
+            "agent-wormhole flush",
+            "agent-wormhole close",
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_typed() {
+        let Command::Host(host) =
+            parse("agent-wormhole host --direct --port 9 --timeout 1h30m --inbox-limit 1k").unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!((host.port, host.channel.timeout), (Some(9), Some(Duration::from_secs(5400))));
+        assert_eq!((host.channel.inbox_limit, host.channel.mount), (Some(1024), MountArg::Auto));
+        let Command::Send(send) = parse("agent-wormhole send 1 --file a b --wait --role peer").unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!(send.files, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert!(send.wait && send.role == Some(RoleArg::Peer));
+        let Command::Connect(connect) = parse("agent-wormhole connect 9471 Cross clock marble").unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!(connect.code.join(" "), "9471 Cross clock marble");
+    }
+
+    #[test]
+    fn arguments_with_words_of_a_code_are_known() {
+        let secrets = |line| parse(line).unwrap().secrets();
+        assert_eq!(secrets("agent-wormhole connect 9471-cross-clock-marble"), ["9471-cross-clock-marble"]);
+        assert_eq!(secrets("agent-wormhole connect 9471 cross clock"), ["cross", "clock"]);
+        assert_eq!(secrets("agent-wormhole close 9471-cross-clock-marble"), ["9471-cross-clock-marble"]);
+        assert!(secrets("agent-wormhole flush 9471").is_empty());
+        assert!(secrets("agent-wormhole status ./x").is_empty());
+        assert!(secrets("agent-wormhole connect -").is_empty());
+    }
+}

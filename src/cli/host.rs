@@ -1,0 +1,66 @@
+//! `agent-wormhole host`: makes a channel and keeps it open.
+//!
+//! Owns the check of what was typed. The channel itself is the driver's.
+
+use std::net::{IpAddr, UdpSocket};
+
+use super::args::{ChannelArgs, HostArgs, MountArg};
+use super::exit::{Exit, Failure};
+use super::options::{End, HostLink, MountChoice, Options};
+use super::output;
+use crate::config::Outside;
+
+/// Addresses of the documentation ranges: nothing is there, and nothing is sent to them. Asking which of our own
+/// addresses would be used towards them finds the one that other machines see.
+const OUTSIDE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
+
+pub(super) fn run(args: HostArgs) -> Result<Exit, Failure> {
+    let quiet = args.channel.json;
+    let link = link(&args)?;
+    let options = options(End::Host(link), args.channel)?;
+    if !quiet && output::person_watches() {
+        output::note("The next line holds the code. Give it to the other end, and to nobody else.");
+    }
+    super::start(options)
+}
+
+fn link(args: &HostArgs) -> Result<HostLink, Failure> {
+    Ok(if args.direct {
+        HostLink::Direct { port: args.port.unwrap_or(0), announce: own_address() }
+    } else {
+        HostLink::Relay(Outside::of_process(args.relay.clone()).relay()?)
+    })
+}
+
+/// What `host` and `connect` have in common, checked.
+pub(super) fn options(end: End, args: ChannelArgs) -> Result<Options, Failure> {
+    let mount = match args.mount {
+        MountArg::Auto => MountChoice::Auto,
+        MountArg::Dir => MountChoice::Dir,
+    };
+    Ok(Options {
+        end,
+        dir: args.dir,
+        mount,
+        inbox_limit: args.inbox_limit,
+        timeout: args.timeout,
+        runtime: super::runtime()?,
+        cwd: super::cwd()?,
+        lines: Box::new(output::data),
+    })
+}
+
+/// The address of this machine that others most likely reach; without any route only this machine itself does.
+fn own_address() -> String {
+    let towards = |outside: &str| -> Option<IpAddr> {
+        let any = if outside.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+        let socket = UdpSocket::bind(any).ok()?;
+        // Connecting a datagram socket sends nothing: it only picks a route.
+        socket.connect(outside).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
+    };
+    OUTSIDE
+        .iter()
+        .find_map(|outside| towards(outside))
+        .map_or_else(|| "localhost".to_owned(), |ip| ip.to_string())
+}

@@ -1,0 +1,92 @@
+//! What a channel is started with: the checked form of what was typed.
+//!
+//! Owns the shape only. `host` and `connect` fill it in; the driver reads it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::code::Code;
+use crate::config::Relay;
+use crate::rundir::RuntimeDir;
+
+/// Takes each event line (without its newline). May block where nobody reads; [`io::ErrorKind::BrokenPipe`] means that
+/// nobody ever will, and ends the channel.
+pub type Lines = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
+
+/// Everything a channel needs to know before it starts.
+pub struct Options {
+    /// Which end this is, and how it reaches the other.
+    pub end: End,
+    /// The channel's directory; `None` is the default place.
+    pub dir: Option<PathBuf>,
+    /// Which back end the directory is to have.
+    pub mount: MountChoice,
+    /// What the inbox may hold, in bytes; `None` is what the disk has, less a reserve.
+    pub inbox_limit: Option<u64>,
+    /// How long the other end may take to connect; `None` is the inactivity limit.
+    pub timeout: Option<Duration>,
+    /// Where channels of this machine are listed, and the local relay lives.
+    pub runtime: RuntimeDir,
+    /// Where this was started.
+    pub cwd: PathBuf,
+    /// Standard output.
+    pub lines: Lines,
+}
+
+/// Prints no code.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("end", &self.end).field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+/// An end of a channel.
+#[derive(Debug)]
+pub enum End {
+    /// Makes the channel.
+    Host(HostLink),
+    /// Was given the code.
+    Connect {
+        /// The code that was given.
+        code: Code,
+        /// How to reach the host.
+        link: PeerLink,
+    },
+}
+
+/// How a host is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostLink {
+    /// Through a relay.
+    Relay(Relay),
+    /// Directly.
+    Direct {
+        /// The port to listen on; 0 is a free one.
+        port: u16,
+        /// The address of this machine that the peer is told.
+        announce: String,
+    },
+}
+
+/// How a peer reaches the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerLink {
+    /// Through a relay.
+    Relay(Relay),
+    /// Directly; the port is the nameplate.
+    Direct {
+        /// Name or address of the host.
+        host: String,
+    },
+}
+
+/// `--mount`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MountChoice {
+    /// The best that this machine has.
+    Auto,
+    /// A real directory.
+    Dir,
+}

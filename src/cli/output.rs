@@ -1,0 +1,62 @@
+//! The only file that prints: standard output is data, standard error is for people.
+//!
+//! Owns both streams and the log of the program itself. Decides nothing about what is said.
+#![allow(clippy::print_stderr)]
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::event::escape::visible;
+
+/// The environment variable that asks for more of the program's own log, for example `debug`.
+const LOG_VARIABLE: &str = "AGENT_WORMHOLE_LOG";
+
+/// Writes lines of data to standard output and hands them on at once. May block where the reader does not read.
+///
+/// # Errors
+/// [`io::ErrorKind::BrokenPipe`] where nobody reads any more; never a panic.
+pub fn data(lines: &str) -> io::Result<()> {
+    // One buffer, one write: a line is never seen in halves.
+    let whole = if lines.ends_with('\n') { lines.to_owned() } else { format!("{lines}\n") };
+    let mut out = io::stdout().lock();
+    out.write_all(whole.as_bytes())?;
+    out.flush()
+}
+
+/// Tells a person something.
+pub fn note(text: &str) {
+    // Nobody reads it: there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether a person watches standard error.
+#[must_use]
+pub fn person_watches() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Tells why a command failed, causes included. What it quotes may come from anywhere: no control reaches the terminal.
+pub(super) fn failure(why: &anyhow::Error) {
+    let text: Vec<String> = format!("{why:#}").lines().map(visible).collect();
+    note(&format!("agent-wormhole: {}", text.join("\n")));
+}
+
+/// Shows a usage error on standard error, or the help that was asked for on standard output.
+pub(super) fn usage(error: &clap::Error) {
+    // As above.
+    let _ = error.print();
+}
+
+/// Starts the program's own log on standard error: warnings, or what `AGENT_WORMHOLE_LOG` asks for.
+pub fn start_log() {
+    let filter =
+        EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("agent_wormhole=warn"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(person_watches())
+        .with_target(false);
+    // A second start in one process (tests) changes nothing.
+    let _ = log.try_init();
+}

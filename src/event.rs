@@ -1,0 +1,577 @@
+//! Events: the public JSON-lines contract of standard output, `inbox/log.jsonl` and `transcript.jsonl`.
+//!
+//! Owns what a line looks like: one compact object, `type` and then `event` or `from` first, `seq` and `at` last, every
+//! string through the one escaper. Reads no clock and writes no file: the number and the time are arguments
+//! ([`Stamp`]). Readers ignore members that they do not know.
+
+/// The one escaper.
+pub mod escape;
+/// `status.json`.
+pub mod state;
+
+use std::fmt;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use self::escape::push_json;
+
+/// Longest body that stands in a line, in bytes; a longer text has `saved_to` and `size` only.
+pub const MAX_BODY: usize = 1024;
+/// Most names in `pending` and `undelivered`; the others are counted beside them.
+pub const MAX_NAMES: usize = 20;
+/// Longest `detail` in bytes; it may quote a peer, and every byte costs a reader attention. Ends in `…` where cut.
+pub const MAX_DETAIL: usize = 600;
+
+/// Number and time of a line. Numbers rise by one within a channel; the time is the caller's.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp {
+    /// Number of the line.
+    pub seq: u64,
+    /// When it happened.
+    pub at: SystemTime,
+}
+
+/// What a channel tells its reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The channel itself.
+    Status(StatusEvent),
+    /// A text from the peer.
+    Text(TextEvent),
+    /// A file from the peer.
+    File(FileEvent),
+    /// A directory from the peer.
+    Dir(DirEvent),
+}
+
+impl Event {
+    /// The line for standard output, without its newline. That of [`StatusEvent::Channel`] holds the code.
+    #[must_use]
+    pub fn to_line(&self, stamp: Stamp) -> String {
+        self.render(stamp, Audience::Starter)
+    }
+
+    /// The line for `log.jsonl`, without its newline: no code is in it.
+    #[must_use]
+    pub fn to_log_line(&self, stamp: Stamp) -> String {
+        self.render(stamp, Audience::Disk)
+    }
+
+    fn render(&self, stamp: Stamp, audience: Audience) -> String {
+        match self {
+            Self::Status(status) => {
+                let mut line = Line::new("status");
+                line.text("event", status.word());
+                status.members(&mut line, audience);
+                line.end(stamp)
+            }
+            Self::Text(text) => {
+                let mut line = Line::from("text", "peer");
+                line.number("id", text.id);
+                line.number("size", text.size);
+                line.text("saved_to", &text.saved_to);
+                line.body(text.body.as_deref());
+                line.names("pending", "pending_more", &text.pending, text.pending_more);
+                line.end(stamp)
+            }
+            Self::File(file) => {
+                let mut line = Line::from("file", "peer");
+                line.number("id", file.id);
+                line.text("name", &file.name);
+                line.number("size", file.size);
+                line.text("saved_to", &file.saved_to);
+                line.end(stamp)
+            }
+            Self::Dir(dir) => {
+                let mut line = Line::from("dir", "peer");
+                line.number("id", dir.id);
+                line.text("name", &dir.name);
+                line.maybe_number("files", dir.files);
+                line.maybe_number("size", dir.size);
+                line.text("saved_to", &dir.saved_to);
+                line.end(stamp)
+            }
+        }
+    }
+}
+
+/// Who reads a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    /// Who started the program, and is to hand the code on.
+    Starter,
+    /// A file: the code is left out.
+    Disk,
+}
+
+/// A text that is in the inbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TextEvent {
+    /// Its number among what the peer sent.
+    pub id: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Absolute path.
+    pub saved_to: String,
+    /// The text; left out of the line where it is longer than [`MAX_BODY`].
+    pub body: Option<String>,
+    /// Names of items that the peer sent earlier and that are still on the way.
+    pub pending: Vec<String>,
+    /// How many more of them there are.
+    pub pending_more: u64,
+}
+
+/// A file that is in the inbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileEvent {
+    /// Its number among what the peer sent.
+    pub id: u64,
+    /// Name it was saved under, relative to `inbox/`.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// Absolute path.
+    pub saved_to: String,
+}
+
+/// A directory that is in the inbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DirEvent {
+    /// Its number among what the peer sent.
+    pub id: u64,
+    /// Name it was saved under, relative to `inbox/`.
+    pub name: String,
+    /// Files in it, where it came as a whole.
+    pub files: Option<u64>,
+    /// Bytes in it, where it came as a whole.
+    pub size: Option<u64>,
+    /// Absolute path.
+    pub saved_to: String,
+}
+
+/// Something this side sent: a line of `transcript.jsonl`, never of standard output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sent {
+    /// A text.
+    Text {
+        /// Its number among what this side sent.
+        id: u64,
+        /// Bytes.
+        size: u64,
+        /// The text; left out of the line where it is longer than [`MAX_BODY`].
+        body: Option<String>,
+    },
+    /// A file.
+    File {
+        /// Its number among what this side sent.
+        id: u64,
+        /// Name relative to `outbox/`.
+        name: String,
+        /// Bytes, where known.
+        size: Option<u64>,
+    },
+    /// A directory.
+    Dir {
+        /// Its number among what this side sent.
+        id: u64,
+        /// Name relative to `outbox/`.
+        name: String,
+    },
+}
+
+impl Sent {
+    /// The line for `transcript.jsonl`, without its newline.
+    #[must_use]
+    pub fn to_line(&self, stamp: Stamp) -> String {
+        match self {
+            Self::Text { id, size, body } => {
+                let mut line = Line::from("text", "self");
+                line.number("id", *id);
+                line.number("size", *size);
+                line.body(body.as_deref());
+                line.end(stamp)
+            }
+            Self::File { id, name, size } => {
+                let mut line = Line::from("file", "self");
+                line.number("id", *id);
+                line.text("name", name);
+                line.maybe_number("size", *size);
+                line.end(stamp)
+            }
+            Self::Dir { id, name } => {
+                let mut line = Line::from("dir", "self");
+                line.number("id", *id);
+                line.text("name", name);
+                line.end(stamp)
+            }
+        }
+    }
+}
+
+/// More words about a status, where there are any. Shortened to [`MAX_DETAIL`].
+pub type Detail = Option<String>;
+
+/// What happened to the channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatusEvent {
+    /// It exists: the first line of a host or a connected end.
+    Channel(ChannelEvent),
+    /// It waits for the peer.
+    Waiting(Detail),
+    /// The handshake is done.
+    Connected {
+        /// How the frames travel.
+        transport: TransportKind,
+        /// The protocol both ends speak.
+        protocol: u32,
+    },
+    /// The link is gone; another is being made.
+    Reconnecting(Detail),
+    /// There is a link again.
+    Reconnected(Detail),
+    /// Nothing was heard from the peer for a while; the channel waits.
+    PeerAway(Detail),
+    /// The peer is heard again.
+    PeerBack(Detail),
+    /// The peer has closed the channel; what it sent stays readable.
+    PeerClosed(Detail),
+    /// An item was refused.
+    Refused(RefusedEvent),
+    /// A transfer has made no progress for a while.
+    Stalled(Detail),
+    /// The relay delays this channel.
+    Throttled(Detail),
+    /// The end. The last line.
+    Closed(ClosedEvent),
+    /// A record did not open: somebody changed it on the way.
+    Tampered(Detail),
+    /// The peer broke the protocol.
+    PeerError(Detail),
+    /// The number of a waiting host was given to somebody else.
+    NameplateLost(Detail),
+    /// The other end did not have the code, or somebody guessed.
+    HandshakeFailed(Detail),
+    /// No connection could be made.
+    ConnectionFailed(Detail),
+    /// The time that was given is over.
+    Timeout(Detail),
+    /// Something on this machine failed.
+    Error(Detail),
+    /// Events came faster than the local limit and are in `inbox/` only.
+    Burst {
+        /// How many.
+        count: u64,
+    },
+    /// First line of a log whose earlier lines were moved to `log.1.jsonl`.
+    Rotated,
+}
+
+impl StatusEvent {
+    /// Its word in the `event` member.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Channel(_) => "channel",
+            Self::Waiting(_) => "waiting",
+            Self::Connected { .. } => "connected",
+            Self::Reconnecting(_) => "reconnecting",
+            Self::Reconnected(_) => "reconnected",
+            Self::PeerAway(_) => "peer_away",
+            Self::PeerBack(_) => "peer_back",
+            Self::PeerClosed(_) => "peer_closed",
+            Self::Refused(_) => "refused",
+            Self::Stalled(_) => "stalled",
+            Self::Throttled(_) => "throttled",
+            Self::Closed(_) => "closed",
+            Self::Tampered(_) => "tampered",
+            Self::PeerError(_) => "peer_error",
+            Self::NameplateLost(_) => "nameplate_lost",
+            Self::HandshakeFailed(_) => "handshake_failed",
+            Self::ConnectionFailed(_) => "connection_failed",
+            Self::Timeout(_) => "timeout",
+            Self::Error(_) => "error",
+            Self::Burst { .. } => "burst",
+            Self::Rotated => "rotated",
+        }
+    }
+
+    fn members(&self, line: &mut Line, audience: Audience) {
+        match self {
+            Self::Channel(channel) => channel.members(line, audience),
+            Self::Connected { transport, protocol } => {
+                line.text("transport", transport.as_str());
+                line.number("protocol", u64::from(*protocol));
+            }
+            Self::Refused(refused) => {
+                line.text("by", refused.by.as_str());
+                line.maybe_number("id", refused.id);
+                line.text("name", &refused.name);
+                line.detail(&refused.detail);
+            }
+            Self::Closed(closed) => {
+                line.detail(&closed.detail);
+                line.names("undelivered", "undelivered_more", &closed.undelivered, closed.undelivered_more);
+            }
+            Self::Burst { count } => line.number("count", *count),
+            Self::Rotated => line.text("detail", "earlier lines are in log.1.jsonl"),
+            Self::Waiting(detail)
+            | Self::Reconnecting(detail)
+            | Self::Reconnected(detail)
+            | Self::PeerAway(detail)
+            | Self::PeerBack(detail)
+            | Self::PeerClosed(detail)
+            | Self::Stalled(detail)
+            | Self::Throttled(detail)
+            | Self::Tampered(detail)
+            | Self::PeerError(detail)
+            | Self::NameplateLost(detail)
+            | Self::HandshakeFailed(detail)
+            | Self::ConnectionFailed(detail)
+            | Self::Timeout(detail)
+            | Self::Error(detail) => line.detail(detail),
+        }
+    }
+}
+
+/// Where a new channel is, and how the peer gets in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ChannelEvent {
+    /// The code; in no line on disk. `None` on the side that was given it.
+    pub code: Option<Zeroizing<String>>,
+    /// The public part of the code.
+    pub nameplate: String,
+    /// The channel's directory, absolute.
+    pub mount: String,
+    /// How the peer reaches this host; `None` on the side that connects.
+    pub via: Option<Via>,
+}
+
+/// Prints no code.
+impl fmt::Debug for ChannelEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelEvent").field("nameplate", &self.nameplate).finish_non_exhaustive()
+    }
+}
+
+impl ChannelEvent {
+    fn members(&self, line: &mut Line, audience: Audience) {
+        let code = self.code.as_ref().filter(|_| audience == Audience::Starter);
+        match code {
+            Some(code) => line.text("code", code),
+            None => line.text("nameplate", &self.nameplate),
+        }
+        line.text("mount", &self.mount);
+        if let (Some(code), Some(via)) = (code, &self.via) {
+            line.text("connect", &via.connect_command(code));
+        }
+    }
+}
+
+/// How a peer reaches a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Via {
+    /// Through the relay that it finds without being told.
+    Default,
+    /// Through this relay.
+    Relay {
+        /// Its URL.
+        url: String,
+    },
+    /// Directly; the port is the nameplate.
+    Direct {
+        /// A name or an address of this machine.
+        host: String,
+    },
+}
+
+impl Via {
+    /// The complete command for the peer to paste.
+    #[must_use]
+    pub fn connect_command(&self, code: &str) -> Zeroizing<String> {
+        Zeroizing::new(match self {
+            Self::Default => format!("agent-wormhole connect {code}"),
+            Self::Relay { url } => format!("agent-wormhole connect {code} --relay {}", quoted(url)),
+            Self::Direct { host } => format!("agent-wormhole connect {}", quoted(&format!("{code}@{host}"))),
+        })
+    }
+}
+
+/// One word for a shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// How frames travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransportKind {
+    /// Through a relay.
+    Relay,
+    /// Over one TCP connection.
+    Direct,
+}
+
+impl TransportKind {
+    /// Its word in events, `status.json` and the list of channels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+/// Which end did something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// This end.
+    Myself,
+    /// The other end.
+    Peer,
+}
+
+impl Side {
+    /// Its word in events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Myself => "self",
+            Self::Peer => "peer",
+        }
+    }
+}
+
+/// An item that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedEvent {
+    /// Who refused: the peer (an item of `outbox/`) or this end (an item of the peer's).
+    pub by: Side,
+    /// The item's number among what its sender sent, where it got one.
+    pub id: Option<u64>,
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub detail: Detail,
+}
+
+/// How the channel ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClosedEvent {
+    /// Why.
+    pub detail: Detail,
+    /// Names of what was in `outbox/` and is not known to have arrived.
+    pub undelivered: Vec<String>,
+    /// How many more of them there are.
+    pub undelivered_more: u64,
+}
+
+/// One JSON object on its way.
+struct Line {
+    out: String,
+}
+
+impl Line {
+    fn new(kind: &str) -> Self {
+        let mut line = Self { out: String::with_capacity(256) };
+        line.out.push('{');
+        line.text("type", kind);
+        line
+    }
+
+    fn from(kind: &str, side: &str) -> Self {
+        let mut line = Self::new(kind);
+        line.text("from", side);
+        line
+    }
+
+    fn key(&mut self, key: &str) {
+        if !self.out.ends_with('{') {
+            self.out.push(',');
+        }
+        self.out.push('"');
+        self.out.push_str(key);
+        self.out.push_str("\":");
+    }
+
+    fn string(&mut self, text: &str) {
+        self.out.push('"');
+        push_json(&mut self.out, text);
+        self.out.push('"');
+    }
+
+    fn text(&mut self, key: &str, text: &str) {
+        self.key(key);
+        self.string(text);
+    }
+
+    fn number(&mut self, key: &str, number: u64) {
+        self.key(key);
+        self.out.push_str(&number.to_string());
+    }
+
+    fn maybe_number(&mut self, key: &str, number: Option<u64>) {
+        if let Some(number) = number {
+            self.number(key, number);
+        }
+    }
+
+    fn body(&mut self, body: Option<&str>) {
+        if let Some(body) = body.filter(|body| body.len() <= MAX_BODY) {
+            self.text("body", body);
+        }
+    }
+
+    fn detail(&mut self, detail: &Detail) {
+        let Some(detail) = detail else { return };
+        if detail.len() <= MAX_DETAIL {
+            self.text("detail", detail);
+        } else {
+            let cut = detail.floor_char_boundary(MAX_DETAIL);
+            self.text("detail", &format!("{}…", &detail[..cut]));
+        }
+    }
+
+    fn names(&mut self, key: &str, more_key: &str, names: &[String], more: u64) {
+        let shown = &names[..names.len().min(MAX_NAMES)];
+        let more = more.saturating_add((names.len() - shown.len()) as u64);
+        if !shown.is_empty() {
+            self.key(key);
+            self.out.push('[');
+            for (index, name) in shown.iter().enumerate() {
+                if index > 0 {
+                    self.out.push(',');
+                }
+                self.string(name);
+            }
+            self.out.push(']');
+        }
+        if more > 0 {
+            self.number(more_key, more);
+        }
+    }
+
+    fn end(mut self, stamp: Stamp) -> String {
+        self.number("seq", stamp.seq);
+        self.text("at", &utc(stamp.at));
+        self.out.push('}');
+        self.out
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds, for example `2026-03-01T12:00:00.250Z`.
+#[must_use]
+pub fn utc(at: SystemTime) -> String {
+    // Outside of the years -9999 to 9999 only: no clock is there.
+    let at = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
+    format!("{at:.3}")
+}
+
+#[cfg(test)]
+mod tests;
