@@ -9,6 +9,7 @@ pub mod direct;
 mod outbox;
 /// Through a relay.
 pub mod relay;
+mod tcp;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;

@@ -29,10 +29,6 @@ const LINK_SILENCE: Duration = Duration::from_secs(30);
 const UNPROVEN_SILENCE: Duration = Duration::from_secs(10);
 /// The resume proof takes this long at most, on both sides.
 const PROOF_TIME: Duration = Duration::from_secs(10);
-/// Bytes that wait in the kernel without being on their way: a prompt record waits behind no more than these. Less
-/// would wake the writer more often than the throughput of one chunk needs.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const NOTSENT_LOWAT: u32 = 128 * 1024;
 
 /// A host's port, taken before its code is known.
 #[derive(Debug)]

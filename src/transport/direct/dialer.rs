@@ -2,25 +2,18 @@
 //!
 //! Owns the attempts and the words for their failure.
 
-use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::crypto::resume::ResumeKey;
-use crate::transport::TransportError;
 use crate::transport::backoff::Backoff;
+use crate::transport::{TransportError, tcp};
 
 use super::link::Candidate;
 use super::wire::split;
 use super::{PROOF_TIME, proof};
-
-/// One address gets this long to answer: long enough for two lost packets, short enough to go on to the next.
-const ADDRESS_TIME: Duration = Duration::from_secs(4);
 
 /// Where the host is.
 #[derive(Debug, Clone)]
@@ -43,8 +36,7 @@ pub(super) struct Dialer {
 impl Dialer {
     /// Towards this host: a name, or an address with or without brackets.
     pub(super) fn new(host: &str, port: u16) -> Self {
-        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        Self { target: Target { host: bare.to_owned(), port }, key: None, attempt: None }
+        Self { target: Target { host: tcp::bare(host).to_owned(), port }, key: None, attempt: None }
     }
 
     /// From now on each connection proves this key, and attempts go on until one succeeds.
@@ -73,7 +65,7 @@ impl Target {
     /// The first connection: one attempt.
     async fn first(&self) -> Result<Candidate, TransportError> {
         let Self { host, port } = self;
-        match self.dial().await {
+        match tcp::dial(host, *port).await {
             Ok(stream) => {
                 let (reader, writer) = split(stream);
                 Ok(Candidate { reader, writer, shown: Vec::new() })
@@ -81,7 +73,7 @@ impl Target {
             Err(e) => Err(TransportError::Unreachable(format!(
                 "{host} port {port} could not be reached ({}); check the name, that the channel is still being hosted \
                  there with --direct, and that no firewall blocks TCP port {port}",
-                reason(&e)
+                tcp::reason(e.kind())
             ))),
         }
     }
@@ -91,7 +83,7 @@ impl Target {
         let mut backoff = Backoff::new();
         loop {
             backoff.wait().await;
-            let stream = match self.dial().await {
+            let stream = match tcp::dial(&self.host, self.port).await {
                 Ok(stream) => stream,
                 Err(e) => {
                     tracing::debug!(kind = ?e.kind(), "the host could not be reached");
@@ -104,31 +96,5 @@ impl Target {
                 Ok(None) | Err(_) => tracing::debug!("what answered did not prove to be the host"),
             }
         }
-    }
-
-    /// Tries every address in turn.
-    async fn dial(&self) -> io::Result<TcpStream> {
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        let addrs: Vec<SocketAddr> = lookup_host((self.host.as_str(), self.port))
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::NotFound))?
-            .collect();
-        for addr in addrs {
-            match timeout(ADDRESS_TIME, TcpStream::connect(addr)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(e)) => last = e,
-                Err(_) => last = io::ErrorKind::TimedOut.into(),
-            }
-        }
-        Err(last)
-    }
-}
-
-/// Our words for why an address was not reached.
-fn reason(e: &io::Error) -> String {
-    match e.kind() {
-        io::ErrorKind::NotFound => "the name is not known".into(),
-        io::ErrorKind::TimedOut => "no answer".into(),
-        kind => kind.to_string(),
     }
 }

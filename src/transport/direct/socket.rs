@@ -1,11 +1,11 @@
-//! The options of a direct socket.
+//! What a direct transport asks of the system beyond connecting.
 //!
-//! Owns everything that is set on or asked of a TCP socket; knows nothing of frames.
+//! Owns listening, and the question what of a connection is still on its way; knows nothing of frames.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Connections that the kernel keeps for us until they are accepted: a port scan or two beside the peer.
@@ -34,15 +34,6 @@ fn open(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
-}
-
-/// Sets what every direct connection needs. A kernel that refuses loses speed, not correctness.
-pub(in crate::transport) fn tune(stream: &TcpStream) {
-    let _ = stream.set_nodelay(true);
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        let _ = SockRef::from(stream).set_tcp_notsent_lowat(super::NOTSENT_LOWAT);
-    }
 }
 
 /// Bytes that the other machine's kernel has not acknowledged yet. `None` where the system cannot tell.

@@ -15,6 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::Instant;
 
 use super::socket;
+use crate::transport::tcp;
 
 /// Bytes of the length in front of each frame.
 const HEAD: usize = 4;
@@ -72,7 +73,7 @@ impl From<io::Error> for LinkEnd {
 
 /// Both halves of a new connection, with its options set.
 pub(super) fn split(stream: TcpStream) -> (Reader, Writer) {
-    socket::tune(&stream);
+    tcp::tune(&stream);
     let (read, write) = stream.into_split();
     (Reader::new(read), Writer::new(write))
 }
