@@ -6,6 +6,8 @@
 mod backoff;
 /// Direct TCP.
 pub mod direct;
+/// The relay that the sessions of one machine share.
+pub mod local;
 mod outbox;
 /// Through a relay.
 pub mod relay;
@@ -96,7 +98,8 @@ pub enum TransportEvent {
     },
     /// A frame of the link that came up last.
     Frame(BytesMut),
-    /// All frames given so far for this link have left this machine's socket buffers (direct only; for 0.1 peers).
+    /// All frames given so far for this link have left this machine's socket buffers (direct), or have been handed to
+    /// them (relay). Told after [`Control::ProvenLegacy`] only, whenever it becomes true.
     Drained {
         /// The link.
         link: u64,
