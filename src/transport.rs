@@ -3,10 +3,15 @@
 //! Owns the boundary between the driver and the two transports. A transport is a task of its own; it dials, listens,
 //! reconnects and notices silence, and it knows nothing of what a frame says.
 
+mod backoff;
 /// Direct TCP.
 pub mod direct;
+/// The relay that the sessions of one machine share.
+pub mod local;
+mod outbox;
 /// Through a relay.
 pub mod relay;
+mod tcp;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
@@ -93,7 +98,8 @@ pub enum TransportEvent {
     },
     /// A frame of the link that came up last.
     Frame(BytesMut),
-    /// All frames given so far for this link have left this machine's socket buffers (direct only; for 0.1 peers).
+    /// All frames given so far for this link have left this machine's socket buffers (direct), or have been handed to
+    /// them (relay). Told after [`Control::ProvenLegacy`] only, whenever it becomes true.
     Drained {
         /// The link.
         link: u64,
@@ -113,9 +119,11 @@ pub enum TransportEvent {
 #[derive(Debug)]
 pub enum Control {
     /// What is at the other end of this link did not prove itself, and made no guess: drop it, wait for another
-    /// (direct: close the connection; relay: `release`).
+    /// (direct: close the connection; relay: `release`). Answered by [`TransportEvent::Down`] and, for the next one, by
+    /// another [`TransportEvent::Up`]; ignored after a proof, and when the link has gone down by itself meanwhile.
     Release,
-    /// The handshake is done with a protocol-2 peer: resume with this key (direct), resume the seat (relay).
+    /// The handshake is done with a protocol-2 peer: resume with this key (direct), resume the seat (relay). Until this
+    /// or [`Control::ProvenLegacy`] a direct link delivers the two frames of a handshake and no more.
     Proven(ResumeKey),
     /// The handshake is done with a 0.1 peer: larger frames, no pings, no resume.
     ProvenLegacy,
@@ -146,7 +154,9 @@ pub enum TransportError {
     #[error("{0}")]
     Refused(String),
     /// The nameplate of a waiting host was given to somebody else.
-    #[error("the relay gave this channel's number to somebody else while the connection was down; host a new channel")]
+    #[error(
+        "the relay gave this channel's number to somebody else while the connection was down; host a new channel"
+    )]
     NameplateLost,
     /// The link ended before the handshake was done.
     #[error("the connection ended before the handshake was done; run connect again, the code is still good")]

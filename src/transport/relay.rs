@@ -1,0 +1,81 @@
+//! Through a relay: a websocket with a seat that outlives it.
+//!
+//! A host [allocates](allocate) a nameplate, a peer [joins](join) it. Owns the seat, reconnecting and the relay's
+//! control messages; frames pass through unread. What a relay says is untrusted: its limits are clamped, its texts
+//! never reach an event.
+
+mod carrier;
+mod endpoint;
+mod seat;
+mod socket;
+mod supervisor;
+
+use std::time::Duration;
+
+use agent_wormhole_relay::wire::{ClientMessage, ErrorCode, Role, Welcome};
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::{Transport, TransportError};
+use seat::{Seat, SeatError};
+use socket::Socket;
+use supervisor::Supervisor;
+
+pub use endpoint::{Endpoint, EndpointError};
+
+/// The machine's own relay may be changing hands in the instant of the first attempt: it gets this long.
+const LOCAL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Takes a nameplate for a new channel. The transport, a task of this tokio runtime, is up once a peer has joined.
+///
+/// # Errors
+/// [`TransportError::Unreachable`], [`TransportError::Refused`] or [`TransportError::FrameTooSmall`], with what to do.
+pub async fn allocate(endpoint: Endpoint) -> Result<(String, Transport), TransportError> {
+    let (socket, welcome) = first(&endpoint, &ClientMessage::Allocate).await?;
+    let nameplate = seat::nameplate(&welcome)?;
+    let transport = start(endpoint, Seat::new(Role::Host, nameplate.clone(), &welcome), socket, &welcome)?;
+    Ok((nameplate, transport))
+}
+
+/// Takes the peer's seat at a nameplate. The transport is a task of this tokio runtime.
+///
+/// # Errors
+/// [`TransportError::Unreachable`], [`TransportError::Refused`] or [`TransportError::FrameTooSmall`], with what to do.
+pub async fn join(endpoint: Endpoint, nameplate: &str) -> Result<Transport, TransportError> {
+    let hello = ClientMessage::Join { nameplate: nameplate.to_owned() };
+    let (socket, welcome) = first(&endpoint, &hello).await?;
+    start(endpoint, Seat::new(Role::Peer, nameplate.to_owned(), &welcome), socket, &welcome)
+}
+
+/// The first attempt, which a person waits for.
+async fn first(endpoint: &Endpoint, hello: &ClientMessage) -> Result<(Socket, Welcome), TransportError> {
+    let start = Instant::now();
+    let mut backoff = Backoff::new();
+    loop {
+        let e = match seat::attempt(endpoint, hello).await {
+            Ok(seated) => return Ok(seated),
+            Err(e) => e,
+        };
+        let passing = match &e {
+            // The host may be on its way to the relay's new owner.
+            SeatError::Code(code) => *code == ErrorCode::UnableToJoin,
+            SeatError::Open(_) | SeatError::Answer(_) => true,
+        };
+        if !(endpoint.is_local() && passing && start.elapsed() < LOCAL_PATIENCE) {
+            return Err(e.told(endpoint));
+        }
+        backoff.wait().await;
+    }
+}
+
+fn start(
+    endpoint: Endpoint,
+    seat: Seat,
+    socket: Socket,
+    welcome: &Welcome,
+) -> Result<Transport, TransportError> {
+    let limits = seat::limits(welcome)?;
+    let (transport, ends) = Transport::pair();
+    tokio::spawn(Supervisor::new(ends, endpoint, seat, limits, socket).run());
+    Ok(transport)
+}

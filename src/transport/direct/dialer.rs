@@ -1,0 +1,100 @@
+//! The peer's side of connecting: all addresses of a host, again and again once the channel is proven.
+//!
+//! Owns the attempts and the words for their failure.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::time::timeout;
+
+use crate::crypto::resume::ResumeKey;
+use crate::transport::backoff::Backoff;
+use crate::transport::{TransportError, tcp};
+
+use super::link::Candidate;
+use super::wire::split;
+use super::{PROOF_TIME, proof};
+
+/// Where the host is.
+#[derive(Debug, Clone)]
+struct Target {
+    host: String,
+    port: u16,
+}
+
+type Attempt = Pin<Box<dyn Future<Output = Result<Candidate, TransportError>> + Send>>;
+
+/// Dials the host whenever there is no link.
+pub(super) struct Dialer {
+    target: Target,
+    /// What a connection after the first has to prove.
+    key: Option<Arc<ResumeKey>>,
+    /// The attempt that is going on.
+    attempt: Option<Attempt>,
+}
+
+impl Dialer {
+    /// Towards this host: a name, or an address with or without brackets.
+    pub(super) fn new(host: &str, port: u16) -> Self {
+        Self { target: Target { host: tcp::bare(host).to_owned(), port }, key: None, attempt: None }
+    }
+
+    /// From now on each connection proves this key, and attempts go on until one succeeds.
+    pub(super) fn resume_with(&mut self, key: ResumeKey) {
+        self.key = Some(Arc::new(key));
+        self.attempt = None;
+    }
+
+    /// The next connection. May be dropped at any time: the attempt goes on when it is asked again.
+    pub(super) async fn next(&mut self) -> Result<Candidate, TransportError> {
+        let Self { target, key, attempt } = self;
+        let going = attempt.get_or_insert_with(|| {
+            let target = target.clone();
+            match key.clone() {
+                None => Box::pin(async move { target.first().await }),
+                Some(key) => Box::pin(async move { Ok(target.again(&key).await) }),
+            }
+        });
+        let outcome = going.await;
+        self.attempt = None;
+        outcome
+    }
+}
+
+impl Target {
+    /// The first connection: one attempt.
+    async fn first(&self) -> Result<Candidate, TransportError> {
+        let Self { host, port } = self;
+        match tcp::dial(host, *port).await {
+            Ok(stream) => {
+                let (reader, writer) = split(stream);
+                Ok(Candidate { reader, writer, shown: Vec::new() })
+            }
+            Err(e) => Err(TransportError::Unreachable(format!(
+                "{host} port {port} could not be reached ({}); check the name, that the channel is still being hosted \
+                 there with --direct, and that no firewall blocks TCP port {port}",
+                tcp::reason(e.kind())
+            ))),
+        }
+    }
+
+    /// A further connection: attempts until one has proved itself.
+    async fn again(&self, key: &ResumeKey) -> Candidate {
+        let mut backoff = Backoff::new();
+        loop {
+            backoff.wait().await;
+            let stream = match tcp::dial(&self.host, self.port).await {
+                Ok(stream) => stream,
+                Err(e) => {
+                    tracing::debug!(kind = ?e.kind(), "the host could not be reached");
+                    continue;
+                }
+            };
+            let (mut reader, mut writer) = split(stream);
+            match timeout(PROOF_TIME, proof::present(key, &mut reader, &mut writer)).await {
+                Ok(Some(())) => return Candidate { reader, writer, shown: Vec::new() },
+                Ok(None) | Err(_) => tracing::debug!("what answered did not prove to be the host"),
+            }
+        }
+    }
+}

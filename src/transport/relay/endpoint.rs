@@ -1,0 +1,201 @@
+//! Where a relay is.
+//!
+//! Owns the reading of a relay's address as a person writes it, and the way to a byte stream for it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::transport::TransportError;
+use crate::transport::local::Local;
+
+/// A relay's address: `ws://host[:port][/prefix]`, `wss://…`, the absolute path of a Unix socket, or the relay that the
+/// sessions of this machine share.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub(super) place: Place,
+    pub(super) token: Option<Token>,
+}
+
+/// Where it is.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// Over TCP.
+    Url(Url),
+    /// A Unix socket that somebody else serves.
+    Unix(PathBuf),
+    /// A Unix socket that one of the sessions here serves.
+    Local(Local),
+}
+
+/// The parts of a relay's URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Url {
+    /// With TLS.
+    pub(super) secure: bool,
+    /// A name or an address, the latter without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// `host[:port]` as it was written: what the relay is told.
+    pub(super) authority: String,
+    /// Path in front of `/ws`, without a slash at its end.
+    pub(super) prefix: String,
+}
+
+/// What a relay that is closed to strangers wants to see. Prints nothing.
+pub(super) struct Token(pub(super) String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// An address that cannot be a relay's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// Neither a URL of ours nor a path.
+    #[error("a relay's address begins with ws://, wss:// or /: {0:?} does not")]
+    Scheme(String),
+    /// Not a host, or not a port from 1 to 65535.
+    #[error("{0:?} names no host and port; write for example wss://relay.example.org or ws://10.0.0.5:4400")]
+    Authority(String),
+    /// Something a relay's address never has.
+    #[error("a relay's address has no user, query, fragment or space: {0:?} has")]
+    Extra(String),
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let place = if let Some(rest) = text.strip_prefix("ws://") {
+            Place::Url(Url::parse(false, rest)?)
+        } else if let Some(rest) = text.strip_prefix("wss://") {
+            Place::Url(Url::parse(true, rest)?)
+        } else if text.starts_with('/') {
+            Place::Unix(PathBuf::from(text))
+        } else {
+            return Err(EndpointError::Scheme(text.to_owned()));
+        };
+        Ok(Self { place, token: None })
+    }
+}
+
+impl Endpoint {
+    /// The relay that the sessions of this machine share.
+    #[must_use]
+    pub const fn local(local: Local) -> Self {
+        Self { place: Place::Local(local), token: None }
+    }
+
+    /// The same relay, shown this token (`Authorization: Bearer`).
+    #[must_use]
+    pub fn with_token(self, token: String) -> Self {
+        Self { token: Some(Token(token)), ..self }
+    }
+
+    /// Whether this machine's sessions serve it themselves.
+    pub(super) const fn is_local(&self) -> bool {
+        matches!(self.place, Place::Local(_))
+    }
+
+    /// This process needs the relay no longer: if it serves it, another takes over.
+    pub(super) async fn retire(&self) {
+        if let Place::Local(local) = &self.place {
+            local.retire().await;
+        }
+    }
+
+    /// What to tell a person whose relay does not answer.
+    pub(super) fn unreachable(&self, reason: &str) -> TransportError {
+        TransportError::Unreachable(match &self.place {
+            Place::Url(url) => format!(
+                "the relay at {}://{}{} could not be reached ({reason}); check the address and the network, or use \
+                 another with --relay",
+                if url.secure { "wss" } else { "ws" },
+                url.authority,
+                url.prefix
+            ),
+            Place::Unix(path) => format!(
+                "the relay at {} could not be reached ({reason}); check that it is running",
+                path.display()
+            ),
+            Place::Local(local) => format!(
+                "this machine's own relay in {} could not be reached ({reason}); check that the directory is yours, \
+                 or use another relay with --relay",
+                local.dir().display()
+            ),
+        })
+    }
+}
+
+impl Url {
+    fn parse(secure: bool, rest: &str) -> Result<Self, EndpointError> {
+        if rest.contains(|c: char| "@?#\\".contains(c) || c.is_whitespace() || c.is_control()) {
+            return Err(EndpointError::Extra(rest.to_owned()));
+        }
+        let (authority, path) = rest.split_once('/').map_or((rest, ""), |(a, path)| (a, path));
+        let wrong = || EndpointError::Authority(authority.to_owned());
+        let (host, port) = match authority.rsplit_once(':') {
+            // The colons of an IPv6 address are inside its brackets.
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        let bare = crate::transport::tcp::bare(host);
+        if bare.is_empty() || bare.contains(['[', ']']) || (bare.contains(':') && !bracketed) {
+            return Err(wrong());
+        }
+        let port = match port {
+            Some(digits) => digits.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?,
+            None if secure => 443,
+            None => 80,
+        };
+        let path = path.trim_end_matches('/');
+        let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
+        Ok(Self { secure, host: bare.to_owned(), port, authority: authority.to_owned(), prefix })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> (bool, String, u16, String) {
+        match text.parse::<Endpoint>().unwrap().place {
+            Place::Url(url) => (url.secure, url.host, url.port, url.prefix),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn addresses_are_read() {
+        assert_eq!(url("ws://relay.example"), (false, "relay.example".into(), 80, String::new()));
+        assert_eq!(url("wss://relay.example/"), (true, "relay.example".into(), 443, String::new()));
+        assert_eq!(url("wss://a.b:8443/x/y/"), (true, "a.b".into(), 8443, "/x/y".into()));
+        assert_eq!(url("ws://[::1]:4400"), (false, "::1".into(), 4400, String::new()));
+        assert_eq!(url("ws://[fe80::1]"), (false, "fe80::1".into(), 80, String::new()));
+        let unix: Endpoint = "/run/relay.sock".parse().unwrap();
+        assert!(matches!(unix.place, Place::Unix(path) if path.as_os_str() == "/run/relay.sock"));
+    }
+
+    #[test]
+    fn others_are_refused() {
+        for text in ["", "relay.example", "http://relay.example", "WS://x", "./relay.sock"] {
+            assert!(matches!(text.parse::<Endpoint>(), Err(EndpointError::Scheme(_))), "{text}");
+        }
+        for text in ["ws://", "ws://:80", "ws://a:0", "ws://a:65536", "ws://a:b", "ws://::1", "ws://[::1"] {
+            assert!(matches!(text.parse::<Endpoint>(), Err(EndpointError::Authority(_))), "{text}");
+        }
+        for text in ["ws://user@host", "ws://a?b", "ws://a#b", "ws://a b", "ws://a\r\nX: y"] {
+            assert!(matches!(text.parse::<Endpoint>(), Err(EndpointError::Extra(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_not_printed() {
+        let endpoint: Endpoint = "ws://a".parse().unwrap();
+        assert!(!format!("{:?}", endpoint.with_token("hunter2".into())).contains("hunter2"));
+    }
+}

@@ -1,0 +1,218 @@
+//! One websocket to a relay. The only file that names the websocket crate's types.
+//!
+//! Owns opening, closing, and moving frames and control texts; knows nothing of what either says.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use crate::transport::{MAX_LEGACY_FRAME, OutFrame};
+
+use super::carrier::{Carrier, CarrierError};
+use super::endpoint::{Endpoint, Place};
+
+/// The relay pings every 10 s: without a byte for this long it is gone.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Bytes read at once.
+const READ_BUFFER: usize = 128 * 1024;
+/// Bytes that gather before they are written without being asked to: small frames share a system call.
+const WRITE_BUFFER: usize = 64 * 1024;
+/// The goodbye takes this long at most.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
+
+/// An open websocket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    ws: WebSocketStream<Carrier>,
+    /// Control texts to send, before any frame. A handful at most.
+    texts: VecDeque<String>,
+    /// Something is in the websocket's buffer that is not in the system's.
+    unflushed: bool,
+}
+
+/// What came.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Incoming {
+    /// A frame from the other end.
+    Frame(BytesMut),
+    /// A control text from the relay.
+    Text(String),
+    /// Everything given so far has been handed to the system.
+    Flushed,
+    /// The socket is of no use any more.
+    Ended(&'static str),
+}
+
+/// Why there is no websocket.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    /// No byte stream.
+    #[error(transparent)]
+    Carrier(#[from] CarrierError),
+    /// It wants a token, or another one.
+    #[error("it wants a token; give it with --relay-token-file")]
+    Token,
+    /// Something else answers there.
+    #[error("what answers there is not a relay (HTTP status {0})")]
+    Status(u16),
+    /// Something else answers there.
+    #[error("what answers there does not speak websocket")]
+    Foreign,
+}
+
+impl Socket {
+    /// Connects and upgrades, once.
+    pub(super) async fn open(endpoint: &Endpoint) -> Result<Self, OpenError> {
+        let uri = match &endpoint.place {
+            Place::Url(url) => {
+                format!("{}://{}{}/ws", if url.secure { "wss" } else { "ws" }, url.authority, url.prefix)
+            }
+            Place::Unix(_) | Place::Local(_) => "ws://localhost/ws".to_owned(),
+        };
+        let mut request = uri.into_client_request().map_err(|_| OpenError::Foreign)?;
+        if let Some(token) = &endpoint.token {
+            let mut value =
+                HeaderValue::try_from(format!("Bearer {}", token.0)).map_err(|_| OpenError::Token)?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(WRITE_BUFFER)
+            .max_message_size(Some(MAX_LEGACY_FRAME))
+            .max_frame_size(Some(MAX_LEGACY_FRAME));
+        let carrier = Carrier::connect(&endpoint.place).await?;
+        match client_async_with_config(request, carrier, Some(config)).await {
+            Ok((ws, _)) => Ok(Self { ws, texts: VecDeque::new(), unflushed: false }),
+            Err(Error::Http(response)) => Err(match response.status().as_u16() {
+                401 | 403 => OpenError::Token,
+                status => OpenError::Status(status),
+            }),
+            Err(Error::Io(e)) => Err(CarrierError::from(e).into()),
+            Err(_) => Err(OpenError::Foreign),
+        }
+    }
+
+    /// Sends a control text before the next frame.
+    pub(super) fn say(&mut self, text: String) {
+        self.texts.push_back(text);
+    }
+
+    /// Sends texts and the frames for `link`, throws away frames for any other, and reads if `deliver`. May be dropped
+    /// at any time: nothing is lost.
+    pub(super) async fn next(
+        &mut self,
+        frames: &mut mpsc::Receiver<OutFrame>,
+        link: Option<u64>,
+        deliver: bool,
+    ) -> Incoming {
+        loop {
+            let deadline = self.ws.get_ref().heard() + SILENCE;
+            let io = poll_fn(|cx| {
+                match self.poll_send(cx, frames, link) {
+                    Poll::Ready(Ok(())) => return Poll::Ready(Incoming::Flushed),
+                    Poll::Ready(Err(e)) => return Poll::Ready(Incoming::Ended(reason(&e))),
+                    Poll::Pending => {}
+                }
+                if deliver { self.poll_receive(cx) } else { Poll::Pending }
+            });
+            tokio::select! {
+                biased;
+                incoming = io => return incoming,
+                () = sleep_until(deadline), if deliver => {
+                    // Bytes of a long message may have come meanwhile.
+                    if self.ws.get_ref().heard() + SILENCE <= Instant::now() {
+                        return Incoming::Ended("the relay was silent for 30 seconds");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ready once everything is with the system that was not before.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        frames: &mut mpsc::Receiver<OutFrame>,
+        link: Option<u64>,
+    ) -> Poll<Result<(), Error>> {
+        loop {
+            std::task::ready!(Pin::new(&mut self.ws).poll_ready(cx))?;
+            let message = if let Some(text) = self.texts.pop_front() {
+                Message::text(text)
+            } else {
+                match frames.poll_recv(cx) {
+                    Poll::Ready(Some(frame)) if Some(frame.link) == link => Message::Binary(frame.bytes),
+                    Poll::Ready(Some(_)) => continue,
+                    Poll::Ready(None) | Poll::Pending => break,
+                }
+            };
+            Pin::new(&mut self.ws).start_send(message)?;
+            self.unflushed = true;
+        }
+        if !self.unflushed {
+            return Poll::Pending;
+        }
+        std::task::ready!(Pin::new(&mut self.ws).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
+        loop {
+            return Poll::Ready(match std::task::ready!(Pin::new(&mut self.ws).poll_next(cx)) {
+                Some(Ok(Message::Binary(bytes))) => Incoming::Frame(BytesMut::from(bytes)),
+                Some(Ok(Message::Text(text))) => Incoming::Text(text.as_str().to_owned()),
+                // The answer to a ping goes out with the next look at the socket, which is the next round.
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_))) => {
+                    continue;
+                }
+                Some(Err(e)) => Incoming::Ended(reason(&e)),
+                None => Incoming::Ended("the relay closed the connection"),
+            });
+        }
+    }
+
+    /// Sends these frames and this text, then closes as the websocket protocol wants it, within 2 s.
+    pub(super) async fn close(mut self, frames: impl IntoIterator<Item = Bytes>, text: String) {
+        let farewell = async {
+            for text in std::mem::take(&mut self.texts) {
+                self.ws.feed(Message::text(text)).await?;
+            }
+            for frame in frames {
+                self.ws.feed(Message::Binary(frame)).await?;
+            }
+            self.ws.feed(Message::text(text)).await?;
+            self.ws.close(None).await?;
+            while let Some(message) = self.ws.next().await {
+                message?;
+            }
+            Ok::<(), Error>(())
+        };
+        let _ = timeout(CLOSE_TIME, farewell).await;
+    }
+}
+
+/// Our words for the end of a websocket.
+fn reason(e: &Error) -> &'static str {
+    match e {
+        Error::Capacity(_) => "the relay sent a message that is too long",
+        Error::Protocol(_) | Error::Utf8(_) => {
+            "the relay broke the websocket protocol or left without a goodbye"
+        }
+        _ => "the connection to the relay broke",
+    }
+}
