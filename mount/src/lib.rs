@@ -5,6 +5,10 @@
 //! answers each offer with one [`Outcome`], and writes what the peer sent through [`Mailbox::receive`].
 //! The meaning of every operation is `mount/SEMANTICS.md`.
 
+pub mod ignore;
+pub mod name;
+pub mod outbox;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
