@@ -64,6 +64,12 @@ impl SafeName {
         Ok(Self { parts })
     }
 
+    /// All parts, outermost first.
+    #[must_use]
+    pub fn parts(&self) -> &[String] {
+        &self.parts
+    }
+
     /// The directories above the last part, outermost first.
     #[must_use]
     pub fn parents(&self) -> &[String] {

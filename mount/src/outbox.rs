@@ -290,6 +290,18 @@ impl Outbox {
         }
     }
 
+    /// What is known at a path.
+    #[must_use]
+    pub fn known(&self, path: &str) -> Option<Stat> {
+        self.entries.get(path).map(|entry| Stat { node: entry.node, identity: entry.identity })
+    }
+
+    /// Every known path: at most [`MAX_ENTRIES`].
+    #[must_use]
+    pub fn paths(&self) -> Vec<Arc<str>> {
+        self.entries.keys().cloned().collect()
+    }
+
     /// Names in the outbox, complete or not, that the peer does not have: at most `most`, and how many in all.
     #[must_use]
     pub fn undelivered(&self, most: usize) -> (Vec<String>, usize) {

@@ -79,12 +79,12 @@ impl Barriers {
     }
 
     /// Ends all requests; `fail` adds a member to its answer.
-    pub(super) fn abandon(&mut self, fail: impl Fn(&Member, &mut Answer)) {
-        for (members, answer) in &mut self.waiting {
-            for member in std::mem::take(members) {
-                fail(&member, answer);
-            }
-        }
+    pub(super) fn abandon(&mut self, fail: impl Fn(&Member, &mut Answer)) -> Vec<Answer> {
+        let end = |(members, mut answer): (BTreeSet<Member>, Answer)| {
+            members.iter().for_each(|member| fail(member, &mut answer));
+            answer
+        };
+        self.waiting.drain(..).map(end).collect()
     }
 
     /// A request that waits for nothing any more.

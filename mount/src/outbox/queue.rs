@@ -118,13 +118,13 @@ impl Outbox {
         self.barriers.add(members, answer)
     }
 
-    /// Ends every flush that still waits: each gets the names that it waits for as not stored.
-    pub fn abandon_flushes(&mut self, reason: &str) {
+    /// Ends every flush that still waits: each answer names what it waited for as not stored.
+    pub fn abandon_flushes(&mut self, reason: &str) -> Vec<Answer> {
         let offers = &self.offers;
         self.barriers.abandon(|member, answer| match member {
             Member::Path(path) => answer.fail(path, reason),
             Member::Offer(id) => answer.fail(offers.get(id).map_or("", |offer| &*offer.path), reason),
-        });
+        })
     }
 
     /// Nobody waits for this flush any more.
