@@ -5,6 +5,12 @@
 //! answers each offer with one [`Outcome`], and writes what the peer sent through [`Mailbox::receive`].
 //! The meaning of every operation is `mount/SEMANTICS.md`.
 
+pub mod dir;
+pub mod ignore;
+pub mod inbox;
+pub mod name;
+pub mod outbox;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};

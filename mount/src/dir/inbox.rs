@@ -1,0 +1,278 @@
+//! Into the inbox: written in staging, made visible with one rename, below directory handles that no link can bend.
+
+mod group;
+mod sink;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::fs::{AtFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::beneath::{self, DIR_MODE, FILE_MODE};
+use super::layout::{self, INCOMING, Layout};
+use crate::inbox::{Budget, Numbers, candidates};
+use crate::name::{Root, SafeName};
+use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};
+use group::Tree;
+use sink::{DirSink, FileSink, Target};
+
+/// How often at most what the inbox holds is counted on the disk: a peer that fills it cannot make us walk it all the
+/// time.
+const RECOUNT: Duration = Duration::from_secs(1);
+
+/// Where everything arrives.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    layout: Arc<Layout>,
+    budget: Budget,
+    recounted: Mutex<Option<Instant>>,
+    numbers: Mutex<Numbers>,
+    last_text: AtomicU32,
+    last_staged: AtomicU64,
+    closing: AtomicBool,
+}
+
+impl Inbox {
+    pub(super) fn new(layout: Arc<Layout>, limit: u64) -> Self {
+        Self {
+            layout,
+            budget: Budget::new(limit),
+            recounted: Mutex::new(None),
+            numbers: Mutex::default(),
+            last_text: AtomicU32::new(0),
+            last_staged: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Refuses everything from now on.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(super) fn receive(self: &Arc<Self>, head: &Incoming<'_>) -> Result<Box<dyn Sink>, Refusal> {
+        self.check(head)?;
+        let name = match head.kind {
+            Kind::Text => None,
+            Kind::File | Kind::Dir | Kind::Group => Some(safe(head.name, Root::Inbox)?),
+        };
+        Ok(match (head.kind, name) {
+            (Kind::File, Some(name)) => Box::new(FileSink::new(self, head, Target::Inbox(name))?),
+            (_, Some(name)) => {
+                let root = Arc::new(rustix::io::dup(&self.layout.inbox).map_err(refusal)?);
+                Box::new(DirSink::new(self, root, name, head.mtime))
+            }
+            (_, None) => Box::new(FileSink::new(self, head, Target::Text)?),
+        })
+    }
+
+    pub(super) fn receive_group(self: &Arc<Self>, head: &Incoming<'_>) -> Result<Box<dyn Group>, Refusal> {
+        self.check(head)?;
+        Ok(Box::new(Tree::new(self, safe(head.name, Root::Inbox)?, head.mtime)?))
+    }
+
+    /// What can be said before the first byte.
+    fn check(&self, head: &Incoming<'_>) -> Result<(), Refusal> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(Refusal::Closing);
+        }
+        let limit = self.budget.limit();
+        match head.size {
+            Some(size) if size > limit => Err(Refusal::TooLarge { limit }),
+            Some(size) => {
+                self.budget.charge(size, || self.recount())?;
+                self.budget.refund(size);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The bytes that inbox and staging hold; `None` where they were counted only just now.
+    fn recount(&self) -> Option<u64> {
+        let mut last = self.recounted.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|last| last.elapsed() < RECOUNT) {
+            return None;
+        }
+        *last = Some(Instant::now());
+        Some(size_below(&self.layout.path.join(layout::INBOX)) + size_below(&self.layout.path.join(INCOMING)))
+    }
+
+    /// The directory for the last part of a name: each part on the way is made, or entered if it is a directory and
+    /// no link, or stands beside what has its name under a number. Also the way's names.
+    fn parents(&self, root: &OwnedFd, parts: &[String]) -> Result<(OwnedFd, String), Refusal> {
+        let mut dir = rustix::io::dup(root).map_err(refusal)?;
+        let mut way = String::new();
+        for part in parts {
+            let (next, name) = enter(&dir, part)?;
+            way = format!("{way}{name}/");
+            dir = next;
+        }
+        Ok((dir, way))
+    }
+
+    /// Renames something staged into place under the first name that is free; returns that name.
+    fn place(&self, staged: &str, dir: &OwnedFd, way: &str, part: &str) -> Result<String, Refusal> {
+        let full = format!("{way}{part}");
+        let first = self.numbers.lock().unwrap_or_else(PoisonError::into_inner).first(&full);
+        for (number, name) in candidates(part, first) {
+            match beneath::rename_new(&self.layout.incoming, staged, dir, &name) {
+                Ok(()) => {
+                    if number > 0 {
+                        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).used(&full, number);
+                    }
+                    return Ok(name);
+                }
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(refusal(error)),
+            }
+        }
+        Err(Refusal::BadName)
+    }
+
+    fn saved(&self, name: String, size: u64) -> Saved {
+        Saved { path: self.layout.path.join(layout::INBOX).join(&name), name, size }
+    }
+}
+
+/// A name in staging. Dropping it removes what is there.
+#[derive(Debug)]
+struct Staged {
+    inbox: Arc<Inbox>,
+    name: String,
+    placed: bool,
+}
+
+impl Staged {
+    fn new(inbox: &Arc<Inbox>) -> Self {
+        let number = inbox.last_staged.fetch_add(1, Ordering::Relaxed);
+        Self { inbox: Arc::clone(inbox), name: number.to_string(), placed: false }
+    }
+
+    /// Makes it visible under the first name that is free, and returns that name.
+    fn place(mut self, dir: &OwnedFd, way: &str, part: &str) -> Result<String, Refusal> {
+        let name = self.inbox.place(&self.name, dir, way, part)?;
+        self.placed = true;
+        Ok(name)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        let layout = &self.inbox.layout;
+        if !self.placed && rustix::fs::unlinkat(&layout.incoming, &*self.name, AtFlags::empty()).is_err() {
+            // A directory. What cannot be removed goes with the channel.
+            let _ = layout::remove_all(&layout.path.join(INCOMING).join(&self.name));
+        }
+    }
+}
+
+/// Bytes counted against the budget, taken back unless they are kept.
+#[derive(Debug)]
+struct Charge {
+    inbox: Arc<Inbox>,
+    bytes: u64,
+}
+
+impl Charge {
+    fn new(inbox: &Arc<Inbox>) -> Self {
+        Self { inbox: Arc::clone(inbox), bytes: 0 }
+    }
+
+    fn add(&mut self, bytes: u64) -> Result<(), Refusal> {
+        let limit = self.inbox.budget.limit();
+        if self.bytes.saturating_add(bytes) > limit {
+            return Err(Refusal::TooLarge { limit });
+        }
+        self.inbox.budget.charge(bytes, || self.inbox.recount())?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// The bytes stay; returns how many.
+    fn keep(&mut self) -> u64 {
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.inbox.budget.refund(self.bytes);
+    }
+}
+
+fn safe(name: &str, root: Root) -> Result<SafeName, Refusal> {
+    SafeName::parse(name, root).map_err(|_| Refusal::BadName)
+}
+
+/// Makes or enters a directory, under a number where something else has its name.
+fn enter(dir: &OwnedFd, part: &str) -> Result<(OwnedFd, String), Refusal> {
+    for (_, name) in candidates(part, 2) {
+        match beneath::make_dir(dir, &name) {
+            Ok(made) => return Ok((made, name)),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(refusal(error)),
+        }
+        match beneath::open_dir(dir, &name) {
+            Ok(entered) => return Ok((entered, name)),
+            Err(Errno::NOTDIR | Errno::LOOP) => {}
+            Err(error) => return Err(refusal(error)),
+        }
+    }
+    Err(Refusal::BadName)
+}
+
+/// Gives a complete file its mode and time.
+fn finish_file(file: &File, executable: bool, mtime: Option<SystemTime>) -> Result<(), Refusal> {
+    rustix::fs::fchmod(file, if executable { DIR_MODE } else { FILE_MODE }).map_err(refusal)?;
+    set_time(file, mtime);
+    Ok(())
+}
+
+fn set_time(file: impl AsFd, mtime: Option<SystemTime>) {
+    let Some(mtime) = mtime else { return };
+    let (seconds, nanos) = match mtime.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => (i64::try_from(after.as_secs()), after.subsec_nanos()),
+        Err(before) => (i64::try_from(before.duration().as_secs()).map(|seconds| -seconds), 0),
+    };
+    // A time beyond what the file system has is the peer's; the file is as good without it.
+    if let Ok(seconds) = seconds {
+        let last_modification = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
+        let last_access = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+        let _ = rustix::fs::futimens(file, &Timestamps { last_access, last_modification });
+    }
+}
+
+fn refusal(error: Errno) -> Refusal {
+    match error {
+        Errno::NOSPC | Errno::DQUOT => Refusal::NoSpace,
+        Errno::NAMETOOLONG | Errno::ILSEQ => Refusal::BadName,
+        error => Refusal::Io(error.into()),
+    }
+}
+
+fn io_refusal(error: io::Error) -> Refusal {
+    Errno::from_io_error(&error).map_or_else(|| Refusal::Io(error), refusal)
+}
+
+/// The bytes of all files below a directory.
+fn size_below(dir: &Path) -> u64 {
+    let (mut todo, mut all) = (vec![dir.to_owned()], 0u64);
+    while let Some(dir) = todo.pop() {
+        // What is gone in the meantime holds nothing.
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(found) if found.is_dir() => todo.push(entry.path()),
+                Ok(found) => all = all.saturating_add(found.len()),
+                Err(_) => {}
+            }
+        }
+    }
+    all
+}

@@ -1,0 +1,187 @@
+//! The channel's directory itself: made, measured and taken away.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::OpenError;
+use super::beneath;
+
+/// What an agent reads that lands in the directory without context.
+const README: &str = include_str!("../channel-readme.md");
+/// Keeps a channel inside a work tree out of the repository and out of searches.
+const GITIGNORE: &str = "*\n";
+/// Where incoming items are written, beside the inbox on the same file system.
+pub(super) const INCOMING: &str = ".incoming";
+/// Where delivered entries are moved to before they are removed.
+pub(super) const LEAVING: &str = ".leaving";
+/// Where `flush` puts its requests.
+pub(crate) const FLUSH: &str = ".flush";
+/// The file that takes words.
+pub(crate) const CTL: &str = "ctl";
+/// What is put here is sent.
+pub(crate) const OUTBOX: &str = "outbox";
+/// What was received.
+pub(super) const INBOX: &str = "inbox";
+/// The texts in the inbox.
+pub(super) const MESSAGES: &str = "messages";
+/// How often taking the directory away is tried while somebody writes into it.
+const REMOVALS: usize = 16;
+/// The inbox never grows beyond this by itself, in bytes.
+const MOST_INBOX: u64 = 16 << 30;
+/// The largest part of a disk that stays free, in bytes: a tenth of what is free, and not more than this.
+const MOST_RESERVE: u64 = 1 << 30;
+
+/// The open directories of a channel.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// Absolute, without links.
+    pub(super) path: PathBuf,
+    pub(super) channel: OwnedFd,
+    pub(super) outbox: OwnedFd,
+    pub(super) inbox: OwnedFd,
+    pub(super) messages: OwnedFd,
+    pub(super) incoming: OwnedFd,
+    pub(super) leaving: OwnedFd,
+}
+
+impl Layout {
+    /// Makes the directory, or takes an empty one, and everything that is in it from the start.
+    pub(super) fn create(path: &Path) -> Result<Self, OpenError> {
+        let path = std::path::absolute(path).map_err(|source| OpenError::io(path, source))?;
+        let fail = |source: io::Error| OpenError::io(&path, source);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(fail)?;
+        }
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => take_existing(&path)?,
+            Err(error) => return Err(fail(error)),
+        }
+        fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(fail)?;
+        let path = path.canonicalize().map_err(fail)?;
+        Self::fill(path.clone()).map_err(|error| {
+            // What was made so far is ours, and nothing is in it yet.
+            let _ = remove_all(&path);
+            OpenError::io(&path, error)
+        })
+    }
+
+    fn fill(path: PathBuf) -> io::Result<Self> {
+        let channel: OwnedFd = fs::File::open(&path)?.into();
+        let inbox = beneath::make_dir(&channel, INBOX)?;
+        let layout = Self {
+            outbox: beneath::make_dir(&channel, OUTBOX)?,
+            messages: beneath::make_dir(&inbox, MESSAGES)?,
+            incoming: beneath::make_dir(&channel, INCOMING)?,
+            leaving: beneath::make_dir(&channel, LEAVING)?,
+            path,
+            inbox,
+            channel,
+        };
+        beneath::make_dir(&layout.channel, FLUSH)?;
+        for (name, content) in
+            [("README.md", README), (".gitignore", GITIGNORE), (CTL, ""), ("status.json", "{}\n")]
+        {
+            write_new(&layout.channel, name, content)?;
+        }
+        Ok(layout)
+    }
+
+    /// Takes everything away. Who is still writing into it may delay this a little, not prevent it.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        remove_all(&self.path)
+    }
+
+    /// What the inbox may grow to where nobody said: what the disk has less a reserve, at most [`MOST_INBOX`].
+    pub(super) fn default_limit(&self) -> io::Result<u64> {
+        let disk = rustix::fs::fstatvfs(&self.channel)?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        Ok((free - (free / 10).min(MOST_RESERVE)).min(MOST_INBOX))
+    }
+}
+
+/// Creates a file of ours with its first content, whatever the umask is.
+pub(super) fn write_new(dir: impl AsFd, name: &str, content: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    let file = beneath::create_file(dir, name)?;
+    rustix::fs::fchmod(&file, beneath::FILE_MODE)?;
+    fs::File::from(file).write_all(content.as_bytes())
+}
+
+/// Where the bytes of files in a directory rest, in words for `status`: `in memory (tmpfs)` or `plaintext on disk`.
+///
+/// # Errors
+/// What the file system says.
+pub fn at_rest(path: &Path) -> io::Result<&'static str> {
+    let dir = fs::File::open(path)?;
+    Ok(if is_memory(&dir)? { "in memory (tmpfs)" } else { "plaintext on disk" })
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn is_memory(dir: impl AsFd) -> Result<bool, Errno> {
+    // The numbers of linux/magic.h.
+    const TMPFS: u32 = 0x0102_1994;
+    const RAMFS: u32 = 0x8584_58f6;
+    let kind = rustix::fs::fstatfs(dir)?.f_type;
+    // Its type differs between architectures; the number has 32 bits.
+    Ok([TMPFS, RAMFS].contains(&(kind as u32)))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn is_memory(_dir: impl AsFd) -> Result<bool, Errno> {
+    Ok(false)
+}
+
+/// An existing directory will do if it is ours and empty.
+fn take_existing(path: &Path) -> Result<(), OpenError> {
+    let fail = |source: io::Error| OpenError::io(path, source);
+    let found = fs::metadata(path).map_err(fail)?;
+    if !found.is_dir() {
+        return Err(OpenError::NotADirectory(path.to_owned()));
+    }
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(OpenError::NotOurs(path.to_owned()));
+    }
+    if fs::read_dir(path).map_err(fail)?.next().is_some() {
+        return Err(OpenError::NotEmpty(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// Removes a directory and everything below it, follows no link, and opens directories that their owner closed.
+pub(super) fn remove_all(path: &Path) -> io::Result<()> {
+    let mut result = Ok(());
+    for _ in 0..REMOVALS {
+        result = match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => result,
+        };
+        match &result {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => make_writable(path)?,
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(_) => return result,
+        }
+    }
+    result
+}
+
+/// Lets the owner into every directory below: copies of read-only trees hold some.
+fn make_writable(path: &Path) -> io::Result<()> {
+    let mut found = vec![path.to_owned()];
+    while let Some(dir) = found.pop() {
+        fs::set_permissions(&dir, Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                found.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! From `notify` to signs: which events matter, in the order of the kernel, with a bound on how many may wait.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+
+use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
+use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher as _};
+
+use super::worker::Order;
+
+/// Most signs that wait for the mailbox's thread, about 150 bytes each. Beyond it they are dropped and the outbox is
+/// scanned, as when the kernel's own queue overflows.
+const MAX_WAITING: usize = 1 << 16;
+/// Whether the platform tells when a file is closed. Where it does not, every sign only says "look at it".
+const CLOSES: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// What happened to a path, as a hint: whoever gets it looks at the path itself.
+#[derive(Debug)]
+pub(super) enum Sign {
+    /// Something is there, perhaps half written.
+    Seen(PathBuf),
+    /// A writer closed it.
+    Closed(PathBuf),
+    /// It was renamed away, under a number that its new name has, too.
+    MovedOut(PathBuf, Option<usize>),
+    /// It was renamed into place.
+    MovedIn(PathBuf, Option<usize>),
+    /// It was removed.
+    Gone(PathBuf),
+    /// Events were lost.
+    Overflow,
+    /// Watching failed.
+    Failed(io::Error),
+}
+
+/// A watch on directories, and the way of its signs to the mailbox's thread.
+pub(super) struct Watch {
+    watcher: RecommendedWatcher,
+    backlog: Arc<Backlog>,
+}
+
+/// How many signs wait.
+#[derive(Debug, Default)]
+struct Backlog {
+    waiting: AtomicUsize,
+    lost: AtomicBool,
+}
+
+impl Watch {
+    /// Starts a watch on nothing.
+    pub(super) fn new(orders: Sender<Order>) -> io::Result<Self> {
+        let backlog = Arc::new(Backlog::default());
+        let arrived = Arc::clone(&backlog);
+        let handler = move |event: notify::Result<Event>| {
+            for sign in signs(event) {
+                if arrived.waiting.load(Ordering::Relaxed) >= MAX_WAITING {
+                    arrived.lost.store(true, Ordering::Release);
+                    continue;
+                }
+                arrived.waiting.fetch_add(1, Ordering::Relaxed);
+                // Nobody listens any more: the watch ends soon.
+                let _ = orders.send(Order::Sign(sign));
+            }
+        };
+        let config = Config::default().with_follow_symlinks(false);
+        let watcher = RecommendedWatcher::new(handler, config).map_err(into_io)?;
+        Ok(Self { watcher, backlog })
+    }
+
+    /// Watches a directory or a file. When this returns, nothing that happens in it is missed; what is in a directory
+    /// already is for a scan to find. Again is no error.
+    pub(super) fn add(&mut self, path: &Path) -> io::Result<()> {
+        self.watcher.watch(path, RecursiveMode::NonRecursive).map_err(into_io)
+    }
+
+    /// A sign was taken; `true` where some were dropped since.
+    pub(super) fn took(&self) -> bool {
+        self.backlog.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.backlog.lost.swap(false, Ordering::Acquire)
+    }
+}
+
+fn into_io(error: notify::Error) -> io::Error {
+    match error.kind {
+        notify::ErrorKind::Io(error) => error,
+        notify::ErrorKind::PathNotFound => io::ErrorKind::NotFound.into(),
+        notify::ErrorKind::MaxFilesWatch => {
+            io::Error::other("too many watches are in use; raise fs.inotify.max_user_watches")
+        }
+        _ => io::Error::other(error),
+    }
+}
+
+fn signs(event: notify::Result<Event>) -> Vec<Sign> {
+    let event = match event {
+        Ok(event) => event,
+        Err(error) => return vec![Sign::Failed(into_io(error))],
+    };
+    if event.need_rescan() {
+        return vec![Sign::Overflow];
+    }
+    if !CLOSES {
+        let matters = !matches!(event.kind, EventKind::Access(_));
+        return if matters { event.paths.into_iter().map(Sign::Seen).collect() } else { Vec::new() };
+    }
+    let cookie = event.tracker();
+    let Some(path) = event.paths.into_iter().next() else { return Vec::new() };
+    let sign = match event.kind {
+        EventKind::Create(CreateKind::File | CreateKind::Folder | CreateKind::Any) => Sign::Seen(path),
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Sign::Closed(path),
+        EventKind::Modify(ModifyKind::Name(RenameMode::From)) => Sign::MovedOut(path, cookie),
+        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Sign::MovedIn(path, cookie),
+        EventKind::Remove(_) => Sign::Gone(path),
+        _ => return Vec::new(),
+    };
+    vec![sign]
+}
