@@ -11,8 +11,6 @@ pub mod connect;
 pub mod exit;
 /// `agent-wormhole host`.
 pub mod host;
-/// What a channel is started with.
-pub mod options;
 /// The only file that prints.
 pub mod output;
 /// Durations and sizes.

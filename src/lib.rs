@@ -1,4 +1,5 @@
 //! agent-wormhole: end-to-end encrypted, ephemeral channels between agent sessions.
+pub mod channel;
 pub mod cli;
 pub mod code;
 pub mod config;

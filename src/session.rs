@@ -398,6 +398,16 @@ impl Session {
         }
     }
 
+    /// Offered items whose head has not left: the driver offers more members of a group while these are few.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        match &self.phase {
+            Phase::Open(open) => open.out.queued(),
+            Phase::Legacy(legacy) => legacy.backlog(),
+            Phase::Handshake(_) | Phase::Over => 0,
+        }
+    }
+
     /// Bytes of content of one item that are staged and not sealed yet.
     #[must_use]
     pub fn staged(&self, id: ItemId) -> usize {

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::args::ConnectArgs;
 use super::exit::{Exit, Failure};
 use super::host;
-use super::options::{End, PeerLink};
+use crate::channel::options::{End, PeerLink};
 use crate::code::Code;
 use crate::config::Outside;
 

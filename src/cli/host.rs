@@ -6,7 +6,7 @@ use std::net::{IpAddr, UdpSocket};
 
 use super::args::{ChannelArgs, HostArgs, MountArg};
 use super::exit::{Exit, Failure};
-use super::options::{End, HostLink, MountChoice, Options};
+use crate::channel::options::{End, HostLink, MountChoice, Options};
 use super::output;
 use crate::config::Outside;
 
@@ -47,6 +47,7 @@ pub(super) fn options(end: End, args: ChannelArgs) -> Result<Options, Failure> {
         runtime: super::runtime()?,
         cwd: super::cwd()?,
         lines: Box::new(output::data),
+        unread: Some(Box::new(output::until_unread)),
     })
 }
 

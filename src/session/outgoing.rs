@@ -169,6 +169,10 @@ impl Outgoing {
         STAGING.saturating_sub(self.staged[lane_index(lane)])
     }
 
+    pub(super) fn queued(&self) -> usize {
+        self.prompt.len() + self.member_heads.len() + self.bulk_heads.len()
+    }
+
     pub(super) fn staged(&self, id: ItemId) -> usize {
         self.items.get(&id).map_or(0, |item| item.staging.bytes())
     }

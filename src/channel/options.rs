@@ -33,6 +33,8 @@ pub struct Options {
     pub cwd: PathBuf,
     /// Standard output.
     pub lines: Lines,
+    /// Blocks until nobody reads standard output any more, on a thread of its own; that ends the channel.
+    pub unread: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// Prints no code.

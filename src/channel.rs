@@ -1,0 +1,78 @@
+//! A running channel: one end, from its options to its exit.
+//!
+//! Owns the driver and the threads around it, the only clock of the client and the only `select!`. The protocol is
+//! `session`'s, links are `transport`'s, the directory is the mailbox's.
+
+mod driver;
+mod journal;
+/// What a channel is started with.
+pub mod options;
+mod reader;
+mod report;
+mod sending;
+mod start;
+mod store;
+
+use agent_wormhole_mount::dir::OpenError;
+
+use crate::rundir::RundirError;
+pub use start::run;
+
+/// How a channel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Closed as asked.
+    Done,
+    /// Something failed on this machine.
+    Internal,
+    /// The other end did not have the code, or somebody guessed.
+    HandshakeFailed,
+    /// The relay or the peer cannot be reached.
+    Unreachable,
+    /// The time that was given is over.
+    Timeout,
+    /// Something in the outbox is not known to have arrived.
+    Undelivered,
+    /// A protocol error or tampering.
+    Protocol,
+    /// Interrupted.
+    Interrupted,
+}
+
+impl Ending {
+    /// Whether items that were not delivered decide how the channel ended. A channel that never came to be says so
+    /// instead.
+    const fn may_leave_undelivered(self) -> bool {
+        match self {
+            Self::Done | Self::Undelivered | Self::Protocol | Self::Interrupted => true,
+            Self::Internal | Self::HandshakeFailed | Self::Unreachable | Self::Timeout => false,
+        }
+    }
+
+    const fn detail(self) -> Option<&'static str> {
+        match self {
+            Self::Done => None,
+            Self::Undelivered => Some("not everything in outbox/ is known to have arrived"),
+            Self::Internal => Some("something failed on this machine"),
+            Self::HandshakeFailed => Some("the handshake failed"),
+            Self::Unreachable => Some("there is no connection"),
+            Self::Timeout => Some("the time is over"),
+            Self::Protocol => Some("the traffic was not to be trusted any more"),
+            Self::Interrupted => Some("interrupted"),
+        }
+    }
+}
+
+/// Why a channel could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// No place for it.
+    #[error(transparent)]
+    Place(#[from] RundirError),
+    /// No mailbox there.
+    #[error(transparent)]
+    Mailbox(#[from] OpenError),
+    /// No thread, no signal handler, no runtime.
+    #[error("the system gives no thread, timer or signal handler: {0}")]
+    Runtime(std::io::Error),
+}

@@ -1,0 +1,600 @@
+//! The loop of one end: the only `select!`, the only clock.
+//!
+//! Owns the session and carries its decisions out: frames to the transport, content to the store, files from the
+//! reader, lines to the journal. Decides nothing about the protocol. Sending is an arm of the loop, never a wait inside
+//! another arm: two ends that are both full would wait for each other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agent_wormhole_mount::{Ctl, EntryId, LeftOut, Mailbox, Outcome, OutboxEvent};
+use bytes::Bytes;
+use tokio::sync::mpsc::{UnboundedReceiver, error::TrySendError};
+
+use super::Ending;
+use super::reader::{Read, Reader};
+use super::report::Report;
+use super::sending::{Ended, Sending};
+use super::store::{Done, Job, Store};
+use crate::event::state::Phase;
+use crate::event::{RefusedEvent, Side, StatusEvent, TransportKind};
+use crate::frame::CloseReason;
+use crate::item::{Lane, Refusal};
+use crate::session::{Link, LinkLimits, Session, SessionError, SessionEvent};
+use crate::transport::{Control, Farewell, MAX_LEGACY_FRAME, OutFrame, Transport, TransportError, TransportEvent};
+
+/// Offers of the mailbox that may be unanswered at once: texts of a mebibyte each at the worst.
+const CREDIT: usize = 128;
+/// A local close waits this long for what is in the outbox.
+const DRAIN: Duration = Duration::from_secs(10);
+/// After the peer's close its doubles are answered this long.
+const PEER_CLOSED: Duration = Duration::from_secs(2);
+/// `status.json` is written at most this often.
+const STATUS: Duration = Duration::from_millis(200);
+
+/// What happens outside of the channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// Nobody reads standard output any more.
+    Unread,
+    /// SIGTERM or SIGHUP.
+    Stop,
+    /// SIGINT.
+    Interrupt,
+}
+
+/// What the driver listens to.
+pub(super) struct Inputs {
+    pub(super) outbox: UnboundedReceiver<OutboxEvent>,
+    pub(super) done: UnboundedReceiver<Done>,
+    pub(super) read: UnboundedReceiver<Read>,
+    pub(super) notices: UnboundedReceiver<Notice>,
+}
+
+/// Why this end closes.
+#[derive(Debug, Clone, Copy)]
+struct Closing {
+    ending: Ending,
+    /// The session says so from then on, drained or not.
+    deadline: Instant,
+    /// The mailbox has offered all that is complete.
+    idle: bool,
+    /// The session has said goodbye.
+    said: bool,
+}
+
+/// See the module.
+pub(super) struct Driver {
+    pub(super) session: Session,
+    pub(super) transport: Transport,
+    pub(super) mailbox: Arc<dyn Mailbox>,
+    pub(super) store: Store,
+    pub(super) reader: Reader,
+    pub(super) kind: TransportKind,
+    pub(super) report: Report,
+    /// When the peer must have connected.
+    pub(super) patience: Option<Instant>,
+    sending: Sending,
+    /// The link that is up.
+    link: Option<u64>,
+    frame: Option<Bytes>,
+    connected: bool,
+    legacy: bool,
+    closing: Option<Closing>,
+    /// The session is over.
+    over: bool,
+    /// The transport has nothing more to tell.
+    unlinked: bool,
+    /// The transport is let go then: the peer has closed.
+    let_go: Option<Instant>,
+    peer_ending: Option<Ending>,
+    status_at: Option<Instant>,
+    throttled: bool,
+}
+
+/// What a channel is made of.
+pub(super) struct Parts {
+    pub(super) session: Session,
+    pub(super) transport: Transport,
+    pub(super) mailbox: Arc<dyn Mailbox>,
+    pub(super) store: Store,
+    pub(super) reader: Reader,
+    pub(super) kind: TransportKind,
+    pub(super) report: Report,
+    pub(super) patience: Option<Instant>,
+}
+
+impl Driver {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { session, transport, mailbox, store, reader, kind, report, patience } = parts;
+        Self {
+            session,
+            transport,
+            mailbox,
+            store,
+            reader,
+            kind,
+            report,
+            patience,
+            sending: Sending::default(),
+            link: None,
+            frame: None,
+            connected: false,
+            legacy: false,
+            closing: None,
+            over: false,
+            unlinked: false,
+            let_go: None,
+            peer_ending: None,
+            status_at: Some(Instant::now()),
+            throttled: false,
+        }
+    }
+
+    /// Runs the channel to its end.
+    pub(super) async fn run(&mut self, inputs: &mut Inputs) -> Ending {
+        let sleep = tokio::time::sleep_until(Instant::now().into());
+        tokio::pin!(sleep);
+        loop {
+            self.pump();
+            if self.over {
+                return self.closing.map_or(Ending::Internal, |closing| closing.ending);
+            }
+            if let Some(at) = self.next_time() {
+                sleep.as_mut().reset(at.into());
+            }
+            tokio::select! {
+                event = self.transport.events.recv(), if !self.unlinked => match event {
+                    Some(event) => self.on_transport(event),
+                    None => self.unlinked = true,
+                },
+                permit = self.transport.frames.reserve(), if self.frame.is_some() && !self.unlinked => {
+                    match (permit, self.frame.take(), self.link) {
+                        (Ok(permit), Some(bytes), Some(link)) => permit.send(OutFrame { link, bytes }),
+                        (Err(_), ..) => self.unlinked = true,
+                        _ => {}
+                    }
+                }
+                Some(event) = inputs.outbox.recv() => self.on_outbox(event),
+                Some(done) = inputs.done.recv() => self.on_done(done),
+                Some(read) = inputs.read.recv() => self.on_read(read),
+                Some(notice) = inputs.notices.recv() => self.on_notice(notice),
+                () = &mut sleep => self.on_time(),
+            }
+        }
+    }
+
+    /// Carries out what the session has decided, until it has nothing more.
+    fn pump(&mut self) {
+        loop {
+            let now = Instant::now();
+            while let Some(event) = self.session.poll_event() {
+                self.on_session(event);
+            }
+            self.sending.pump(&mut self.session, &self.reader);
+            if self.frame.is_none() && self.link.is_some() {
+                self.frame = self.session.poll_transmit(now);
+            }
+            let Some((link, bytes)) = self.link.zip(self.frame.take()) else { break };
+            match self.transport.frames.try_send(OutFrame { link, bytes }) {
+                Ok(()) => {}
+                Err(TrySendError::Full(frame)) => {
+                    self.frame = Some(frame.bytes);
+                    break;
+                }
+                Err(TrySendError::Closed(_)) => {
+                    self.link = None;
+                    break;
+                }
+            }
+        }
+        while let Some(event) = self.session.poll_event() {
+            self.on_session(event);
+        }
+        self.advance_close();
+    }
+
+    fn next_time(&self) -> Option<Instant> {
+        let closing = self.closing.filter(|closing| !closing.said).map(|closing| closing.deadline);
+        let patience = self.patience.filter(|_| !self.connected && self.closing.is_none());
+        [self.session.poll_timeout(), closing, patience, self.status_at, self.let_go].into_iter().flatten().min()
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if passed(self.session.poll_timeout()) {
+            self.session.handle_timeout(now);
+        }
+        if passed(self.patience) && !self.connected && self.closing.is_none() {
+            self.tell(StatusEvent::Timeout(Some("nobody connected in time; host again for a new code".into())));
+            self.end(Ending::Timeout, Farewell::Lonely);
+        }
+        if passed(self.let_go) {
+            self.let_go = None;
+            self.farewell(Farewell::Happy);
+        }
+        if passed(self.status_at) {
+            self.status_at = None;
+            self.write_status();
+        }
+    }
+
+    /// `status.json` is written soon.
+    fn changed(&mut self) {
+        self.status_at.get_or_insert_with(|| Instant::now() + STATUS);
+    }
+
+    fn write_status(&mut self) {
+        let in_flight = self.sending.in_flight(&self.session, crate::event::state::MAX_LISTED);
+        let moving = !in_flight.0.is_empty();
+        match self.report.render(in_flight) {
+            Ok(json) => self.store.give(Lane::Prompt, Job::Status(json)),
+            Err(error) => tracing::warn!(%error, "status.json could not be rendered"),
+        }
+        if moving {
+            self.changed();
+        }
+    }
+
+    fn phase(&mut self, phase: Phase) {
+        self.report.phase(phase);
+        self.changed();
+    }
+
+    fn tell(&mut self, status: StatusEvent) {
+        self.store.tell(status);
+        self.changed();
+    }
+
+    fn on_transport(&mut self, event: TransportEvent) {
+        let now = Instant::now();
+        match event {
+            TransportEvent::Up { link, limits, greeted } => {
+                let limits =
+                    LinkLimits { max_frame: limits.max_frame, messages_per_minute: limits.messages_per_minute };
+                self.report.limits(limits.max_frame, limits.messages_per_minute);
+                self.link = Some(link);
+                self.frame = None;
+                let taken = self.session.handle_link(Link::Up { limits, greeted }, now);
+                if self.connected {
+                    self.tell(StatusEvent::Reconnected(None));
+                    self.phase(Phase::Connected);
+                }
+                self.check(taken);
+            }
+            TransportEvent::Frame(frame) => {
+                let taken = self.session.handle_frame(frame, now);
+                self.check(taken);
+            }
+            TransportEvent::Drained { .. } => self.session.handle_drained(),
+            TransportEvent::Down { why } => {
+                self.link = None;
+                self.frame = None;
+                let taken = self.session.handle_link(Link::Down, now);
+                self.check(taken);
+                if self.connected && self.closing.is_none() && self.peer_ending.is_none() {
+                    self.tell(StatusEvent::Reconnecting(Some(why)));
+                    self.phase(Phase::Reconnecting);
+                }
+            }
+            TransportEvent::Throttled if !self.throttled => {
+                self.throttled = true;
+                let why = "the relay's rate limit delays this channel; nothing is lost";
+                self.tell(StatusEvent::Throttled(Some(why.into())));
+            }
+            TransportEvent::Throttled => {}
+            TransportEvent::Failed(error) => self.on_transport_failure(error),
+        }
+    }
+
+    fn on_transport_failure(&mut self, error: TransportError) {
+        self.link = None;
+        if self.peer_ending.is_some() || self.closing.is_some() {
+            return;
+        }
+        let why = Some(error.to_string());
+        match error {
+            TransportError::LegacyEnd => {
+                self.peer_closed(Ending::Done, StatusEvent::PeerClosed(Some("the peer has gone".into())));
+                return;
+            }
+            TransportError::NameplateLost => self.tell(StatusEvent::NameplateLost(why)),
+            TransportError::Unreachable(_)
+            | TransportError::Refused(_)
+            | TransportError::EndedEarly
+            | TransportError::FrameTooSmall { .. } => self.tell(StatusEvent::ConnectionFailed(why)),
+        }
+        self.end(Ending::Unreachable, Farewell::Errory);
+    }
+
+    /// A fault ends the channel; the session has turned to its close and says why.
+    fn check(&mut self, taken: Result<(), SessionError>) {
+        let Err(error) = taken else { return };
+        if self.closing.is_some() {
+            return;
+        }
+        let why = Some(error.to_string());
+        let ending = match error {
+            SessionError::Tampered => {
+                self.tell(StatusEvent::Tampered(why));
+                Ending::Protocol
+            }
+            SessionError::Peer(_) => {
+                self.tell(StatusEvent::PeerError(why));
+                Ending::Protocol
+            }
+            SessionError::FrameLimit => {
+                self.tell(StatusEvent::ConnectionFailed(why));
+                Ending::Unreachable
+            }
+            SessionError::UsedUp => {
+                self.tell(StatusEvent::Error(why));
+                Ending::Done
+            }
+        };
+        self.store.deafen();
+        self.phase(Phase::Closing);
+        self.closing = Some(Closing { ending, deadline: Instant::now(), idle: true, said: true });
+    }
+
+    fn on_session(&mut self, event: SessionEvent) {
+        match event {
+            SessionEvent::Connected { protocol, agent, resume } => {
+                let proof = resume.map_or(Control::ProvenLegacy, Control::Proven);
+                self.on_connected(protocol, agent, proof);
+            }
+            SessionEvent::Unproven(why) => {
+                // The transport has ended: there is nobody to drop.
+                let _ = self.transport.control.send(Control::Release);
+                self.tell(StatusEvent::Waiting(Some(format!("somebody connected without the code ({why})"))));
+            }
+            SessionEvent::HandshakeFailed(why) => {
+                let why = format!("{why}; the code cannot be used again, host a new channel");
+                self.tell(StatusEvent::HandshakeFailed(Some(why)));
+                self.end(Ending::HandshakeFailed, Farewell::Scary);
+            }
+            SessionEvent::Opened(id) => self.sending.opened(id, &mut self.session, &self.reader),
+            SessionEvent::Receipt { id, refused } => {
+                let ended = self.sending.ended(id, refused, &self.reader);
+                self.settled(ended, refused);
+            }
+            SessionEvent::Sent(id) => {
+                let ended = self.sending.left(id);
+                self.settled(ended, None);
+            }
+            SessionEvent::Head(incoming) => {
+                self.report.begin(&incoming);
+                self.store.give(incoming.head.lane(), Job::Begin(incoming));
+                self.changed();
+            }
+            SessionEvent::Chunk { id, bytes, last } => {
+                let lane = self.report.lane(id);
+                self.store.give(lane, Job::Chunk { id, bytes, last });
+            }
+            SessionEvent::Cancelled { id, reason } => {
+                let lane = self.report.lane(id);
+                self.report.end(id, Err(reason));
+                self.store.give(lane, Job::Drop(id, reason));
+            }
+            SessionEvent::PeerAway => {
+                self.tell(StatusEvent::PeerAway(Some("nothing heard for 45 seconds; what is sent waits".into())));
+                self.phase(Phase::PeerAway);
+            }
+            SessionEvent::PeerBack => {
+                self.tell(StatusEvent::PeerBack(None));
+                self.phase(Phase::Connected);
+            }
+            SessionEvent::Stalled(why) => self.tell(StatusEvent::Stalled(Some(why.into()))),
+            SessionEvent::Unreadable(why) => self.tell(StatusEvent::PeerError(Some(why.into()))),
+            SessionEvent::PeerClosed(reason) => self.on_peer_closed(reason),
+            SessionEvent::Idle => {
+                let why = "nothing was heard from the peer for an hour";
+                self.tell(StatusEvent::Timeout(Some(why.into())));
+                self.close(Ending::Timeout, Duration::ZERO);
+            }
+            SessionEvent::Closed => self.farewell_and_end(),
+        }
+    }
+
+    fn on_connected(&mut self, protocol: u8, agent: Option<String>, proof: Control) {
+        self.connected = true;
+        self.legacy = matches!(proof, Control::ProvenLegacy);
+        if self.legacy {
+            self.report.limits(MAX_LEGACY_FRAME, 0);
+        }
+        // The transport has ended: it says so itself.
+        let _ = self.transport.control.send(proof);
+        self.report.peer(agent.unwrap_or_default(), u32::from(protocol));
+        self.tell(StatusEvent::Connected { transport: self.kind, protocol: u32::from(protocol) });
+        self.phase(Phase::Connected);
+        self.mailbox.allow(CREDIT);
+    }
+
+    fn on_peer_closed(&mut self, reason: CloseReason) {
+        let why = Some(reason.as_str().to_owned());
+        match reason {
+            CloseReason::Tampered => self.peer_closed(Ending::Protocol, StatusEvent::Tampered(why)),
+            CloseReason::Protocol => self.peer_closed(Ending::Protocol, StatusEvent::PeerError(why)),
+            CloseReason::Done
+            | CloseReason::Stopped
+            | CloseReason::UsedUp
+            | CloseReason::Idle
+            | CloseReason::Internal => self.peer_closed(Ending::Done, StatusEvent::PeerClosed(why)),
+        }
+    }
+
+    /// What was received stays until this side closes; a fault ends both sides.
+    fn peer_closed(&mut self, ending: Ending, status: StatusEvent) {
+        self.tell(status);
+        self.phase(Phase::PeerClosed);
+        self.peer_ending = Some(ending);
+        self.let_go = Some(Instant::now() + PEER_CLOSED);
+        if ending == Ending::Protocol {
+            self.close(ending, Duration::ZERO);
+        }
+    }
+
+    fn settled(&mut self, ended: Option<Ended>, refused: Option<Refusal>) {
+        let Some(Ended { entry, name, id, outcome, sent, bytes }) = ended else { return };
+        match &outcome {
+            Outcome::Delivered | Outcome::Sent => self.report.delivered(bytes),
+            Outcome::Refused(_) => self.report.refused(),
+            Outcome::Cancelled | Outcome::Changed => {}
+        }
+        if let Some(refused) = refused.filter(|_| matches!(outcome, Outcome::Refused(_))) {
+            let by = if refused == Refusal::Unreadable { Side::Myself } else { Side::Peer };
+            let detail = Some(refused.as_str().to_owned());
+            self.tell(StatusEvent::Refused(RefusedEvent { by, id: Some(id.0), name, detail }));
+        }
+        if let Some(sent) = sent {
+            self.store.give(Lane::Prompt, Job::Sent(sent));
+        }
+        self.answer(entry, outcome);
+    }
+
+    fn answer(&mut self, entry: EntryId, outcome: Outcome) {
+        self.mailbox.settle(entry, outcome);
+        self.mailbox.allow(1);
+        self.changed();
+    }
+
+    fn on_outbox(&mut self, event: OutboxEvent) {
+        match event {
+            OutboxEvent::Offer(offer) => {
+                self.sending.offer(offer, &mut self.session);
+                self.changed();
+            }
+            OutboxEvent::Withdraw { entry } => self.sending.withdraw(entry, &mut self.session, &self.reader),
+            OutboxEvent::LeftOut(left_out) => self.left_out(left_out),
+            OutboxEvent::Ctl(Ctl::Close) => self.close(Ending::Done, DRAIN),
+            OutboxEvent::Ctl(Ctl::CloseNow) => self.close(Ending::Done, Duration::ZERO),
+            OutboxEvent::Idle => {
+                if let Some(closing) = &mut self.closing {
+                    closing.idle = true;
+                }
+            }
+            OutboxEvent::Failed(error) => {
+                let why = format!("the outbox cannot be watched any more ({error}); open a new channel");
+                self.tell(StatusEvent::Error(Some(why)));
+            }
+        }
+    }
+
+    fn left_out(&mut self, left_out: LeftOut) {
+        self.report.left_out(left_out);
+        self.changed();
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Accepted { id, upto } => {
+                self.session.accepted(id, upto);
+                self.report.accepted(id, upto);
+            }
+            Done::Stored { id, result } => {
+                self.session.stored(id, result.map(drop));
+                self.report.end(id, result);
+                self.changed();
+            }
+        }
+    }
+
+    fn on_read(&mut self, read: Read) {
+        if let Read::Member { left_out, .. } = &read {
+            for left_out in left_out {
+                self.report.left_out(left_out.clone());
+            }
+        }
+        self.sending.read(read, &mut self.session, &self.reader);
+    }
+
+    fn on_notice(&mut self, notice: Notice) {
+        let (ending, again) = match notice {
+            Notice::Unread | Notice::Stop => (Ending::Done, false),
+            Notice::Interrupt => (Ending::Interrupted, self.closing.is_some()),
+        };
+        // Who interrupts twice does not want to wait.
+        self.close(ending, if again { Duration::ZERO } else { DRAIN });
+    }
+
+    /// Begins to close: what is in the outbox still goes, for as long as `drain`.
+    fn close(&mut self, ending: Ending, drain: Duration) {
+        let now = Instant::now();
+        if let Some(closing) = &mut self.closing {
+            closing.deadline = closing.deadline.min(now + drain);
+            return;
+        }
+        // Nothing can go to a peer that is not there any more, or not yet.
+        let drain = if self.connected && self.peer_ending.is_none() { drain } else { Duration::ZERO };
+        let ending = self.peer_ending.filter(|peer| *peer != Ending::Done).unwrap_or(ending);
+        self.closing = Some(Closing { ending, deadline: now + drain, idle: false, said: false });
+        self.phase(Phase::Closing);
+        if drain > Duration::ZERO {
+            self.session.drain();
+            self.mailbox.finish();
+        }
+    }
+
+    /// Says goodbye once everything has gone, or time is up.
+    fn advance_close(&mut self) {
+        let Some(closing) = &mut self.closing else { return };
+        if closing.said {
+            return;
+        }
+        let now = Instant::now();
+        let backlog = self.session.backlog();
+        let drained = closing.idle && backlog.unreceipted == 0 && backlog.unacknowledged == 0;
+        if drained || now >= closing.deadline {
+            closing.said = true;
+            let reason = match closing.ending {
+                Ending::Interrupted => CloseReason::Stopped,
+                Ending::Timeout => CloseReason::Idle,
+                _ => CloseReason::Done,
+            };
+            self.store.deafen();
+            self.session.close(reason, now);
+            if let Some(SessionEvent::Closed) = self.session.poll_event() {
+                self.farewell_and_end();
+            }
+        }
+    }
+
+    fn farewell(&mut self, farewell: Farewell) {
+        self.link = None;
+        // The transport has ended by itself.
+        let _ = self.transport.control.send(Control::Close(farewell));
+    }
+
+    fn farewell_and_end(&mut self) {
+        let farewell = match self.closing.map(|closing| closing.ending) {
+            Some(Ending::Protocol | Ending::Internal) => Farewell::Errory,
+            _ if !self.connected => Farewell::Lonely,
+            _ => Farewell::Happy,
+        };
+        self.farewell(farewell);
+        self.over = true;
+    }
+
+    /// Ends without a goodbye of the session: there is nobody to say it to.
+    fn end(&mut self, ending: Ending, farewell: Farewell) {
+        while let Some(bytes) = self.session.poll_transmit(Instant::now()) {
+            let Some(link) = self.link else { break };
+            // A full queue: the other end learns it from the end of the link.
+            if self.transport.frames.try_send(OutFrame { link, bytes }).is_err() {
+                break;
+            }
+        }
+        let closing = Closing { ending, deadline: Instant::now(), idle: true, said: true };
+        self.closing.get_or_insert(closing);
+        self.farewell(farewell);
+        self.over = true;
+    }
+
+    /// After [`Driver::run`]: waits for the transport to send what it has, at most two seconds.
+    pub(super) async fn part(&mut self) {
+        let told = async { while self.transport.events.recv().await.is_some() {} };
+        // Who does not take a goodbye learns it from the end of the link.
+        let _ = tokio::time::timeout(PEER_CLOSED, told).await;
+    }
+}

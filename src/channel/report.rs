@@ -1,0 +1,147 @@
+//! What a channel says about itself in `status.json`.
+//!
+//! Owns the counters and the items on the way. Writes nothing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::SystemTime;
+
+use agent_wormhole_mount::{LeftOut, Mailbox};
+use jiff::Timestamp;
+
+use super::journal::Journal;
+use crate::event::TransportKind;
+use crate::event::state::{ChannelState, Flow, InFlight, LeftOutState, Limits, MAX_LISTED, PeerState, Phase};
+use crate::item::{ItemId, Lane, Refusal};
+use crate::session::{Incoming, Role};
+
+struct Arriving {
+    name: String,
+    size: Option<u64>,
+    done: u64,
+    lane: Lane,
+    member: bool,
+}
+
+/// See the module.
+pub(super) struct Report {
+    state: ChannelState,
+    arriving: BTreeMap<ItemId, Arriving>,
+    journal: std::sync::Arc<Journal>,
+}
+
+fn utc(time: SystemTime) -> String {
+    Timestamp::try_from(time).map_or_else(|_| String::new(), |at| format!("{at:.3}"))
+}
+
+impl Report {
+    pub(super) fn new(
+        nameplate: &str,
+        role: Role,
+        transport: TransportKind,
+        mailbox: &dyn Mailbox,
+        journal: std::sync::Arc<Journal>,
+    ) -> Self {
+        let state = ChannelState {
+            state: if role == Role::Host { Phase::Waiting } else { Phase::Starting },
+            nameplate: nameplate.to_owned(),
+            role: role.as_str().to_owned(),
+            transport: transport.as_str().to_owned(),
+            mount: mailbox.path().to_string_lossy().into_owned(),
+            backend: mailbox.backend().as_str().to_owned(),
+            at_rest: mailbox.at_rest().to_owned(),
+            started: utc(SystemTime::now()),
+            ..ChannelState::default()
+        };
+        Self { state, arriving: BTreeMap::new(), journal }
+    }
+
+    pub(super) const fn phase(&mut self, phase: Phase) {
+        self.state.state = phase;
+    }
+
+    pub(super) fn peer(&mut self, agent: String, protocol: u32) {
+        self.state.peer = Some(PeerState { agent, protocol });
+    }
+
+    pub(super) fn limits(&mut self, max_frame: usize, messages_per_minute: u64) {
+        self.state.limits = Limits {
+            inbox_bytes: self.state.limits.inbox_bytes,
+            max_frame: Some(max_frame as u64),
+            messages_per_minute: Some(messages_per_minute).filter(|n| *n > 0),
+        };
+    }
+
+    pub(super) fn left_out(&mut self, left_out: LeftOut) {
+        let LeftOut { name, reason } = left_out;
+        let list = &mut self.state.left_out;
+        list.retain(|known| known.name != name);
+        list.push(LeftOutState { name, reason });
+        if list.len() > MAX_LISTED {
+            list.remove(0);
+            self.state.left_out_more += 1;
+        }
+    }
+
+    pub(super) const fn delivered(&mut self, bytes: u64) {
+        self.state.outbox.items += 1;
+        self.state.outbox.bytes += bytes;
+    }
+
+    pub(super) const fn refused(&mut self) {
+        self.state.outbox.refused += 1;
+    }
+
+    pub(super) fn begin(&mut self, incoming: &Incoming) {
+        let head = &incoming.head;
+        let arriving = Arriving {
+            name: head.name.clone(),
+            size: head.size,
+            done: 0,
+            lane: head.lane(),
+            member: head.group.is_some(),
+        };
+        self.arriving.insert(incoming.id, arriving);
+    }
+
+    /// The lane of an item under way.
+    pub(super) fn lane(&self, id: ItemId) -> Lane {
+        self.arriving.get(&id).map_or(Lane::Bulk, |arriving| arriving.lane)
+    }
+
+    pub(super) fn accepted(&mut self, id: ItemId, upto: u64) {
+        if let Some(arriving) = self.arriving.get_mut(&id) {
+            arriving.done = upto;
+        }
+    }
+
+    pub(super) fn end(&mut self, id: ItemId, result: Result<u64, Refusal>) {
+        let Some(arriving) = self.arriving.remove(&id) else { return };
+        let inbox = &mut self.state.inbox;
+        match result {
+            Ok(_) if arriving.member => {}
+            Ok(bytes) => {
+                inbox.items += 1;
+                inbox.bytes += bytes;
+            }
+            Err(_) => inbox.refused += u64::from(!arriving.member),
+        }
+    }
+
+    /// The file's content.
+    pub(super) fn render(&mut self, (sending, more): (Vec<InFlight>, u64)) -> io::Result<String> {
+        self.state.last_seq = self.journal.last_seq();
+        self.state.updated = utc(SystemTime::now());
+        self.state.outbox = Flow { in_flight: sending, in_flight_more: more, ..self.state.outbox.clone() };
+        let arriving = self.arriving.iter().filter(|(_, arriving)| !arriving.member);
+        let listed = arriving.clone().take(MAX_LISTED).map(|(id, arriving)| InFlight {
+            id: id.0,
+            name: arriving.name.clone(),
+            size: arriving.size,
+            done: arriving.done,
+        });
+        self.state.inbox.in_flight = listed.collect();
+        self.state.inbox.in_flight_more = arriving.count().saturating_sub(MAX_LISTED) as u64;
+        self.state.to_json()
+    }
+}

@@ -1,0 +1,237 @@
+//! From options to a running channel, and from its end to nothing left behind.
+//!
+//! Owns the order in which things are made (link, place, mailbox, threads) and taken away again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use agent_wormhole_mount::dir::{self, DirMailbox};
+use agent_wormhole_mount::{Mailbox, OutboxEvent};
+use rand_core::OsRng;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use zeroize::Zeroizing;
+
+use super::driver::{Driver, Inputs, Notice, Parts};
+use super::journal::Journal;
+use super::options::{End, HostLink, MountChoice, Options, PeerLink};
+use super::reader::Reader;
+use super::report::Report;
+use super::store::Store;
+use super::{ChannelError, Ending};
+use crate::code::{Code, Nameplate};
+use crate::config::Relay;
+use crate::event::{ChannelEvent, ClosedEvent, Event, MAX_NAMES, Stamp, StatusEvent, TransportKind, Via};
+use crate::rundir::{NewChannel, Registration, RuntimeDir};
+use crate::session::{Role, Session};
+use crate::transport::local::Local;
+use crate::transport::relay::Endpoint;
+use crate::transport::{Transport, TransportError, direct, relay};
+
+/// A host waits this long for its peer where it was not told otherwise: the inactivity limit.
+const PATIENCE: Duration = Duration::from_secs(3600);
+/// A peer waits this long for the handshake: its own limits end it sooner.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(120);
+
+/// A link on its way, and what it is for.
+struct Linked {
+    role: Role,
+    code: Code,
+    session: Session,
+    transport: Transport,
+    kind: TransportKind,
+    via: Option<Via>,
+}
+
+/// Runs a channel to its end.
+///
+/// # Errors
+/// [`ChannelError`] where it could not even begin; what ends a channel that began is its [`Ending`].
+pub fn run(options: Options) -> Result<Ending, ChannelError> {
+    // One thread: frames pass between driver and transport without waking anybody.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ChannelError::Runtime)?;
+    let ending = runtime.block_on(channel(options));
+    // The local relay's and the reader's threads end with the process.
+    runtime.shutdown_background();
+    ending
+}
+
+async fn channel(mut options: Options) -> Result<Ending, ChannelError> {
+    let notices = signals().map_err(ChannelError::Runtime)?;
+    let linked = match link(&mut options).await {
+        Ok(linked) => linked,
+        Err(error) => return Ok(unlinked(&mut options, &error)),
+    };
+    let place = options.runtime.register(&NewChannel {
+        nameplate: linked.code.nameplate.as_str(),
+        role: linked.role,
+        dir: options.dir.as_deref(),
+        cwd: &options.cwd,
+        started: SystemTime::now(),
+        transport: linked.kind,
+    })?;
+    let (outlet, outbox) = unbounded_channel();
+    let mailbox = open_mailbox(&options, &place, outlet)?;
+    let ending = within(linked, options, &mailbox, outbox, notices).await;
+    if let Err(error) = mailbox.close() {
+        tracing::warn!(%error, "the mailbox could not be removed whole; the next command tries again");
+    }
+    drop(place);
+    ending
+}
+
+fn open_mailbox(
+    options: &Options,
+    place: &Registration,
+    outlet: UnboundedSender<OutboxEvent>,
+) -> Result<Arc<dyn Mailbox>, ChannelError> {
+    match options.mount {
+        MountChoice::Auto | MountChoice::Dir => {
+            let how = dir::Options { path: place.dir().to_owned(), inbox_limit: options.inbox_limit };
+            let outlet = Box::new(move |event| outlet.send(event).is_ok());
+            Ok(Arc::new(DirMailbox::open(&how, outlet)?))
+        }
+    }
+}
+
+/// The channel between the making of its mailbox and the taking away.
+async fn within(
+    linked: Linked,
+    mut options: Options,
+    mailbox: &Arc<dyn Mailbox>,
+    outbox: UnboundedReceiver<OutboxEvent>,
+    (notice, notices): (UnboundedSender<Notice>, UnboundedReceiver<Notice>),
+) -> Result<Ending, ChannelError> {
+    let Linked { role, code, session, transport, kind, via } = linked;
+    let unread = notice.clone();
+    let lines = std::mem::replace(&mut options.lines, Box::new(|_| Ok(())));
+    let journal =
+        Journal::new(Arc::clone(mailbox), lines, move || drop(unread.send(Notice::Unread))).map_err(ChannelError::Runtime)?;
+    let journal = Arc::new(journal);
+    if let Some(until_unread) = options.unread.take() {
+        watch(until_unread, notice);
+    }
+    journal.event(&Event::Status(StatusEvent::Channel(ChannelEvent {
+        code: (role == Role::Host).then(|| Zeroizing::new(code.secret.reveal().to_owned())),
+        nameplate: code.nameplate.to_string(),
+        mount: mailbox.path().to_string_lossy().into_owned(),
+        via,
+    })));
+    let (done_in, done) = unbounded_channel();
+    let (read_in, read) = unbounded_channel();
+    let store = Store::start(mailbox, &journal, &done_in).map_err(ChannelError::Runtime)?;
+    let reader = Reader::start(read_in).map_err(ChannelError::Runtime)?;
+    let report = Report::new(code.nameplate.as_str(), role, kind, mailbox.as_ref(), Arc::clone(&journal));
+    // From here on the session alone holds what is secret.
+    drop(code);
+    let patience = options.timeout.unwrap_or(if role == Role::Host { PATIENCE } else { CONNECT_PATIENCE });
+    let patience = Instant::now().checked_add(patience);
+    let mailbox = Arc::clone(mailbox);
+    let mut driver =
+        Driver::new(Parts { session, transport, mailbox, store, reader, kind, report, patience });
+    let mut inputs = Inputs { outbox, done, read, notices };
+    let ending = driver.run(&mut inputs).await;
+    driver.part().await;
+    Ok(finish(driver, &journal, ending).await)
+}
+
+/// Names what is not known to have arrived, in the last line and in the exit code.
+async fn finish(driver: Driver, journal: &Journal, ending: Ending) -> Ending {
+    let Driver { store, mailbox, .. } = driver;
+    store.settle().await;
+    store.finish();
+    let (undelivered, all) = mailbox.undelivered(MAX_NAMES);
+    let more = all.saturating_sub(undelivered.len()) as u64;
+    let ending = if all > 0 && ending.may_leave_undelivered() { Ending::Undelivered } else { ending };
+    let closed = ClosedEvent { detail: ending.detail().map(str::to_owned), undelivered, undelivered_more: more };
+    journal.event(&Event::Status(StatusEvent::Closed(closed)));
+    journal.finish();
+    ending
+}
+
+/// Tells why there is no channel; there is no mailbox yet to write it into.
+fn unlinked(options: &mut Options, error: &TransportError) -> Ending {
+    let event = Event::Status(StatusEvent::ConnectionFailed(Some(error.to_string())));
+    // Nobody reads it: the exit code says it, too.
+    let _ = (options.lines)(&event.to_line(Stamp { seq: 1, at: SystemTime::now() }));
+    Ending::Unreachable
+}
+
+async fn link(options: &mut Options) -> Result<Linked, TransportError> {
+    let end = std::mem::replace(&mut options.end, End::Host(HostLink::Relay(Relay::Local)));
+    match end {
+        End::Host(HostLink::Direct { port, announce }) => {
+            let listener = direct::Listener::bind(port)?;
+            let code = draw(&listener.port().to_string())?;
+            let session = Session::new(Role::Host, &code.secret, &mut OsRng);
+            let transport = listener.start(session.greeting());
+            let via = Some(Via::Direct { host: announce });
+            Ok(Linked { role: Role::Host, code, session, transport, kind: TransportKind::Direct, via })
+        }
+        End::Host(HostLink::Relay(relay)) => {
+            let (nameplate, transport) = relay::allocate(endpoint(&relay, &options.runtime)?).await?;
+            let code = draw(&nameplate)?;
+            let session = Session::new(Role::Host, &code.secret, &mut OsRng);
+            let via = Some(match relay {
+                Relay::Local => Via::Default,
+                Relay::Url(url) => Via::Relay { url },
+            });
+            Ok(Linked { role: Role::Host, code, session, transport, kind: TransportKind::Relay, via })
+        }
+        End::Connect { code, link } => {
+            let session = Session::new(Role::Peer, &code.secret, &mut OsRng);
+            let (transport, kind) = match link {
+                PeerLink::Direct { host } => {
+                    let port = code.nameplate.port().ok_or_else(|| {
+                        TransportError::Unreachable("the number of a direct code is a port; ask for the code again".into())
+                    })?;
+                    (direct::dial(&host, port), TransportKind::Direct)
+                }
+                PeerLink::Relay(relay) => {
+                    let endpoint = endpoint(&relay, &options.runtime)?;
+                    (relay::join(endpoint, code.nameplate.as_str()).await?, TransportKind::Relay)
+                }
+            };
+            Ok(Linked { role: Role::Peer, code, session, transport, kind, via: None })
+        }
+    }
+}
+
+fn draw(nameplate: &str) -> Result<Code, TransportError> {
+    let nameplate = Nameplate::parse(nameplate)
+        .map_err(|_| TransportError::Refused("the relay's answer holds no number; try another with --relay".into()))?;
+    Ok(Code::draw(nameplate, &mut OsRng))
+}
+
+fn endpoint(relay: &Relay, runtime: &RuntimeDir) -> Result<Endpoint, TransportError> {
+    match relay {
+        Relay::Local => Ok(Endpoint::local(Local::new(runtime.path()))),
+        Relay::Url(url) => url.parse().map_err(|error| TransportError::Unreachable(format!("{error}"))),
+    }
+}
+
+/// Waits on a thread of its own, which ends with the process.
+fn watch(until_unread: Box<dyn FnOnce() + Send>, notice: UnboundedSender<Notice>) {
+    let watching = std::thread::Builder::new().name("stdout".into()).spawn(move || {
+        until_unread();
+        drop(notice.send(Notice::Unread));
+    });
+    if let Err(error) = watching {
+        tracing::warn!(%error, "the end of standard output will be noticed late");
+    }
+}
+
+/// Signals as notices.
+fn signals() -> std::io::Result<(UnboundedSender<Notice>, UnboundedReceiver<Notice>)> {
+    let (sender, receiver) = unbounded_channel();
+    for (kind, notice) in [
+        (SignalKind::interrupt(), Notice::Interrupt),
+        (SignalKind::terminate(), Notice::Stop),
+        (SignalKind::hangup(), Notice::Stop),
+    ] {
+        let mut signal = signal(kind)?;
+        let sender = sender.clone();
+        tokio::spawn(async move { while signal.recv().await.is_some() && sender.send(notice).is_ok() {} });
+    }
+    Ok((sender, receiver))
+}

@@ -1,0 +1,408 @@
+//! Two threads that put what the peer sent into the inbox, one for each lane.
+//!
+//! Own the sinks of items under way and the order in which things become visible. A slow disk holds up its lane and
+//! nothing else: the driver never waits. Every item ends with one answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use agent_wormhole_mount as mount;
+use bytes::Bytes;
+use mount::{Group, Mailbox, Saved, Sink};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+use super::journal::Journal;
+use crate::event::{DirEvent, Event, FileEvent, MAX_BODY, RefusedEvent, Sent, Side, StatusEvent, TextEvent};
+use crate::item::{ItemHead, ItemId, ItemKind, Lane, MAX_TEXT, Refusal};
+use crate::session::Incoming;
+
+/// How often the journal is looked at while something waits in it.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Work for a lane.
+pub(super) enum Job {
+    /// An item begins.
+    Begin(Incoming),
+    /// Content of an item.
+    Chunk {
+        /// The item.
+        id: ItemId,
+        /// The content.
+        bytes: Bytes,
+        /// It is complete and verified.
+        last: bool,
+    },
+    /// An item ends without being complete.
+    Drop(ItemId, Refusal),
+    /// Something to tell.
+    Event(Event),
+    /// Something this side sent was delivered.
+    Sent(Sent),
+    /// A new `status.json`.
+    Status(String),
+    /// Everything before has been done.
+    Barrier(oneshot::Sender<()>),
+}
+
+/// What a lane answers.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// The first `upto` bytes of an item are written.
+    Accepted {
+        /// The item.
+        id: ItemId,
+        /// Bytes.
+        upto: u64,
+    },
+    /// An item ended.
+    Stored {
+        /// The item.
+        id: ItemId,
+        /// Bytes of it, or why it is not there.
+        result: Result<u64, Refusal>,
+    },
+}
+
+/// Both lanes.
+pub(super) struct Store {
+    lanes: [Sender<Job>; 2],
+    threads: Vec<JoinHandle<()>>,
+    deaf: Arc<AtomicBool>,
+}
+
+impl Store {
+    /// Starts both threads.
+    ///
+    /// # Errors
+    /// Where no thread can be had.
+    pub(super) fn start(
+        mailbox: &Arc<dyn Mailbox>,
+        journal: &Arc<Journal>,
+        done: &UnboundedSender<Done>,
+    ) -> std::io::Result<Self> {
+        let deaf = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::new();
+        let mut start = |name: &str| {
+            let (jobs, queue) = channel();
+            let mut worker = Worker {
+                mailbox: Arc::clone(mailbox),
+                journal: Arc::clone(journal),
+                done: done.clone(),
+                deaf: Arc::clone(&deaf),
+                items: HashMap::new(),
+                groups: HashMap::new(),
+            };
+            threads.push(thread::Builder::new().name(name.into()).spawn(move || worker.run(&queue))?);
+            Ok::<_, std::io::Error>(jobs)
+        };
+        let lanes = [start("inbox-prompt")?, start("inbox-bulk")?];
+        Ok(Self { lanes, threads, deaf })
+    }
+
+    /// Gives work to the lane that it belongs to.
+    pub(super) fn give(&self, lane: Lane, job: Job) {
+        let [prompt, bulk] = &self.lanes;
+        let sender = if lane == Lane::Prompt { prompt } else { bulk };
+        // A lane that panicked has nobody to work for it; its items stay unanswered, which is the truth.
+        let _ = sender.send(job);
+    }
+
+    /// Tells of something, after what the prompt lane has before it.
+    pub(super) fn tell(&self, status: StatusEvent) {
+        self.give(Lane::Prompt, Job::Event(Event::Status(status)));
+    }
+
+    /// Nothing becomes visible any more.
+    pub(super) fn deafen(&self) {
+        self.deaf.store(true, Ordering::Release);
+    }
+
+    /// Waits until both lanes have done what they were given so far.
+    pub(super) async fn settle(&self) {
+        for lane in [Lane::Bulk, Lane::Prompt] {
+            let (told, settled) = oneshot::channel();
+            self.give(lane, Job::Barrier(told));
+            // An error is a lane that has ended: it has done what it could.
+            let _ = settled.await;
+        }
+    }
+
+    /// Ends both threads after what they were given.
+    pub(super) fn finish(self) {
+        drop(self.lanes);
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// An item under way.
+struct Writing {
+    sink: Box<dyn Sink>,
+    head: ItemHead,
+    written: u64,
+    /// The text so far, of a text.
+    text: Vec<u8>,
+    pending: (Vec<String>, u64),
+}
+
+/// An atomic directory under way.
+struct Grouping {
+    group: Box<dyn Group>,
+    name: String,
+    files: u64,
+    bytes: u64,
+}
+
+struct Worker {
+    mailbox: Arc<dyn Mailbox>,
+    journal: Arc<Journal>,
+    done: UnboundedSender<Done>,
+    deaf: Arc<AtomicBool>,
+    items: HashMap<ItemId, Writing>,
+    groups: HashMap<ItemId, Grouping>,
+}
+
+impl Worker {
+    fn run(&mut self, queue: &Receiver<Job>) {
+        loop {
+            let job = if self.journal.is_waiting() {
+                match queue.recv_timeout(TICK) {
+                    Ok(job) => job,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.journal.tick();
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            } else {
+                match queue.recv() {
+                    Ok(job) => job,
+                    Err(_) => return,
+                }
+            };
+            self.work(job);
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        match job {
+            Job::Begin(incoming) => self.begin(incoming),
+            Job::Chunk { id, bytes, last } => self.chunk(id, &bytes, last),
+            Job::Drop(id, reason) => self.drop_item(id, reason),
+            Job::Event(event) => self.journal.event(&event),
+            Job::Sent(sent) => self.journal.sent(&sent),
+            Job::Status(json) => {
+                if let Err(error) = self.mailbox.write_status(&json) {
+                    tracing::warn!(%error, "status.json could not be written");
+                }
+            }
+            Job::Barrier(told) => drop(told.send(())),
+        }
+    }
+
+    fn answer(&self, done: Done) {
+        // The driver has ended: nobody wants to know.
+        let _ = self.done.send(done);
+    }
+
+    fn begin(&mut self, incoming: Incoming) {
+        let Incoming { id, head, pending, pending_more } = incoming;
+        let described = mount::Incoming {
+            kind: kind(head.kind),
+            name: &head.name,
+            size: head.size,
+            executable: head.executable,
+            mtime: head.mtime.and_then(time),
+        };
+        if head.kind == ItemKind::Group {
+            match self.mailbox.receive_group(&described) {
+                Ok(group) => {
+                    self.groups.insert(id, Grouping { group, name: head.name, files: 0, bytes: 0 });
+                }
+                Err(refusal) => self.refuse(id, &head, &refusal),
+            }
+            return;
+        }
+        let sink = match head.group {
+            None => self.mailbox.receive(&described),
+            // A group that was refused takes no members: the session drops what still comes.
+            Some(group) => match self.groups.get_mut(&group) {
+                Some(grouping) => grouping.group.member(&described),
+                None => return,
+            },
+        };
+        let sink = match sink {
+            Ok(sink) => sink,
+            Err(refusal) => return self.refuse(id, &head, &refusal),
+        };
+        let inline = head.inline.clone();
+        let whole = head.is_whole();
+        let writing = Writing { sink, head, written: 0, text: Vec::new(), pending: (pending, pending_more) };
+        self.items.insert(id, writing);
+        if whole {
+            self.chunk(id, &inline.unwrap_or_default(), true);
+        }
+    }
+
+    fn chunk(&mut self, id: ItemId, bytes: &[u8], last: bool) {
+        if let Some(grouping) = self.groups.remove(&id) {
+            return self.commit_group(id, grouping);
+        }
+        let Some(writing) = self.items.get_mut(&id) else { return };
+        let written = if writing.head.kind == ItemKind::Text {
+            writing.text.extend_from_slice(bytes);
+            if writing.text.len() as u64 > MAX_TEXT { Err(Refusal::BadText) } else { Ok(()) }
+        } else {
+            writing.sink.write(bytes).map_err(|refusal| wire_refusal(&refusal))
+        };
+        if let Err(reason) = written {
+            if let Some(writing) = self.items.remove(&id) {
+                self.refuse_as(id, &writing.head, reason, None);
+            }
+            return;
+        }
+        writing.written += bytes.len() as u64;
+        if !last {
+            let upto = writing.written;
+            return self.answer(Done::Accepted { id, upto });
+        }
+        if let Some(writing) = self.items.remove(&id) {
+            self.commit(id, writing);
+        }
+    }
+
+    fn commit(&mut self, id: ItemId, writing: Writing) {
+        let Writing { mut sink, head, written, text, pending } = writing;
+        if self.deaf.load(Ordering::Acquire) {
+            return;
+        }
+        let mut body = None;
+        if head.kind == ItemKind::Text {
+            let Ok(text) = String::from_utf8(text) else {
+                return self.refuse_as(id, &head, Refusal::BadText, None);
+            };
+            if let Err(refusal) = sink.write(text.as_bytes()) {
+                return self.refuse(id, &head, &refusal);
+            }
+            body = (text.len() <= MAX_BODY).then_some(text);
+        }
+        match sink.commit() {
+            Ok(saved) => {
+                if let Some(grouping) = head.group.and_then(|group| self.groups.get_mut(&group)) {
+                    grouping.files += u64::from(head.kind == ItemKind::File);
+                    grouping.bytes += written;
+                } else if head.group.is_none() {
+                    self.journal.event(&saved_event(id, &head, saved, body, pending));
+                }
+                self.answer(Done::Stored { id, result: Ok(written) });
+            }
+            Err(refusal) => self.refuse(id, &head, &refusal),
+        }
+    }
+
+    fn commit_group(&mut self, id: ItemId, grouping: Grouping) {
+        if self.deaf.load(Ordering::Acquire) {
+            return;
+        }
+        let Grouping { group, name, files, bytes } = grouping;
+        match group.commit() {
+            Ok(saved) => {
+                let event = DirEvent {
+                    id: id.0,
+                    name: saved.name,
+                    files: Some(files),
+                    size: Some(bytes),
+                    saved_to: saved.path.to_string_lossy().into_owned(),
+                };
+                self.journal.event(&Event::Dir(event));
+                self.answer(Done::Stored { id, result: Ok(bytes) });
+            }
+            Err(refusal) => self.refuse_named(id, name, wire_refusal(&refusal), Some(&refusal)),
+        }
+    }
+
+    fn refuse(&mut self, id: ItemId, head: &ItemHead, refusal: &mount::Refusal) {
+        self.refuse_as(id, head, wire_refusal(refusal), Some(refusal));
+    }
+
+    /// A member that cannot be taken takes its group with it.
+    fn refuse_as(&mut self, id: ItemId, head: &ItemHead, reason: Refusal, refusal: Option<&mount::Refusal>) {
+        match head.group {
+            None => self.refuse_named(id, head.name.clone(), reason, refusal),
+            Some(group) => {
+                if let Some(grouping) = self.groups.remove(&group) {
+                    let name = format!("{}/{}", grouping.name, head.name);
+                    self.items.retain(|_, writing| writing.head.group != Some(group));
+                    self.refuse_named(group, name, reason, refusal);
+                }
+            }
+        }
+    }
+
+    fn refuse_named(&mut self, id: ItemId, name: String, reason: Refusal, refusal: Option<&mount::Refusal>) {
+        let detail = refusal.map_or_else(|| reason.as_str().to_owned(), ToString::to_string);
+        let event = RefusedEvent { by: Side::Myself, id: Some(id.0), name, detail: Some(detail) };
+        self.journal.event(&Event::Status(StatusEvent::Refused(event)));
+        self.answer(Done::Stored { id, result: Err(reason) });
+    }
+
+    /// The session has given the receipt.
+    fn drop_item(&mut self, id: ItemId, reason: Refusal) {
+        self.items.retain(|_, writing| writing.head.group != Some(id));
+        let item = self.items.remove(&id).map(|writing| writing.head.name);
+        let name = item.or_else(|| self.groups.remove(&id).map(|grouping| grouping.name));
+        // What its sender took back is the sender's affair.
+        if let (Some(name), Refusal::WrongSize | Refusal::BadText) = (name, reason) {
+            let detail = Some(reason.as_str().to_owned());
+            let event = RefusedEvent { by: Side::Myself, id: Some(id.0), name, detail };
+            self.journal.event(&Event::Status(StatusEvent::Refused(event)));
+        }
+    }
+}
+
+fn saved_event(
+    id: ItemId,
+    head: &ItemHead,
+    saved: Saved,
+    body: Option<String>,
+    (pending, pending_more): (Vec<String>, u64),
+) -> Event {
+    let Saved { path, name, size } = saved;
+    let (id, saved_to) = (id.0, path.to_string_lossy().into_owned());
+    match head.kind {
+        ItemKind::Text => Event::Text(TextEvent { id, size, saved_to, body, pending, pending_more }),
+        ItemKind::File => Event::File(FileEvent { id, name, size, saved_to }),
+        ItemKind::Dir | ItemKind::Group => Event::Dir(DirEvent { id, name, files: None, size: None, saved_to }),
+    }
+}
+
+const fn kind(kind: ItemKind) -> mount::Kind {
+    match kind {
+        ItemKind::Text => mount::Kind::Text,
+        ItemKind::File => mount::Kind::File,
+        ItemKind::Dir => mount::Kind::Dir,
+        ItemKind::Group => mount::Kind::Group,
+    }
+}
+
+/// Nanoseconds since 1970 as a time; `None` where the system has no such time.
+fn time(nanos: i64) -> Option<SystemTime> {
+    let since = Duration::from_nanos(nanos.unsigned_abs());
+    if nanos < 0 { SystemTime::UNIX_EPOCH.checked_sub(since) } else { SystemTime::UNIX_EPOCH.checked_add(since) }
+}
+
+const fn wire_refusal(refusal: &mount::Refusal) -> Refusal {
+    match refusal {
+        mount::Refusal::TooLarge { .. } => Refusal::TooLarge,
+        mount::Refusal::NoSpace => Refusal::NoSpace,
+        mount::Refusal::BadName => Refusal::BadName,
+        mount::Refusal::Closing => Refusal::Closing,
+        mount::Refusal::Io(_) => Refusal::StorageFailed,
+    }
+}
