@@ -28,7 +28,7 @@ pub const BACK_ENDS: &[(&str, Open)] = &[("dir", |path, inbox_limit, outlet| {
 /// One mailbox and its listener.
 pub struct Fixture {
     pub mailbox: Arc<dyn Mailbox>,
-    pub events: Receiver<(OutboxEvent, Instant)>,
+    events: Mutex<Receiver<(OutboxEvent, Instant)>>,
     /// A directory beside the channel, for what is sent and unpacked.
     pub home: tempfile::TempDir,
     left_out: Mutex<Vec<LeftOut>>,
@@ -43,12 +43,12 @@ pub struct Offered {
     pub size: Option<u64>,
     pub executable: bool,
     pub mtime: Option<SystemTime>,
-    pub content: Content2,
+    pub content: Body,
 }
 
 /// What a test looks at of a content.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Content2 {
+pub enum Body {
     Bytes(Vec<u8>),
     Changed,
     /// Name, whether it is a file, bytes.
@@ -69,7 +69,7 @@ pub fn each_limited(limit: Option<u64>, body: impl Fn(&Fixture)) {
         let outlet = Box::new(move |event| outlet.send((event, Instant::now())).is_ok());
         let mailbox = open(&home.path().join("channel"), limit, outlet);
         mailbox.allow(1_000_000);
-        let fixture = Fixture { mailbox, events, home, left_out: Mutex::default() };
+        let fixture = Fixture { mailbox, events: Mutex::new(events), home, left_out: Mutex::default() };
         body(&fixture);
         fixture.mailbox.close().unwrap();
         assert!(!fixture.home.path().join("channel").exists());
@@ -97,10 +97,15 @@ impl Fixture {
         fs::write(self.outbox(name), bytes).unwrap();
     }
 
+    /// The next event, and when it came.
+    pub fn arrival(&self) -> (OutboxEvent, Instant) {
+        self.events.lock().unwrap().recv_timeout(LONG).expect("an event")
+    }
+
     /// The next event that is not about something left out.
     pub fn event(&self) -> OutboxEvent {
         loop {
-            match self.events.recv_timeout(LONG).expect("an event").0 {
+            match self.arrival().0 {
                 OutboxEvent::LeftOut(left_out) => self.left_out.lock().unwrap().push(left_out),
                 event => return event,
             }
@@ -151,7 +156,7 @@ impl Fixture {
             if let Some(left_out) = found {
                 return left_out.reason;
             }
-            match self.events.recv_timeout(LONG).expect("an event").0 {
+            match self.arrival().0 {
                 OutboxEvent::LeftOut(left_out) => self.left_out.lock().unwrap().push(left_out),
                 event => panic!("{name} left out, not {event:?}"),
             }
@@ -229,26 +234,26 @@ pub fn read(mut source: Box<dyn Source>) -> Result<Vec<u8>, SourceError> {
     }
 }
 
-fn drain(content: Content) -> Content2 {
+fn drain(content: Content) -> Body {
     match content {
-        Content::None => Content2::Bytes(Vec::new()),
-        Content::Whole(bytes) => Content2::Bytes(bytes.to_vec()),
+        Content::None => Body::Bytes(Vec::new()),
+        Content::Whole(bytes) => Body::Bytes(bytes.to_vec()),
         Content::Stream(source) => match read(source) {
-            Ok(bytes) => Content2::Bytes(bytes),
-            Err(SourceError::Changed) => Content2::Changed,
+            Ok(bytes) => Body::Bytes(bytes),
+            Err(SourceError::Changed) => Body::Changed,
             Err(SourceError::Io(error)) => panic!("{error}"),
         },
         Content::Tree(mut tree) => {
             let (mut members, mut left_out) = (Vec::new(), Vec::new());
             while let Some(member) = tree.next().unwrap() {
-                let Content2::Bytes(bytes) = drain(member.content) else { panic!("{} changed", member.name) };
+                let Body::Bytes(bytes) = drain(member.content) else { panic!("{} changed", member.name) };
                 members.push((member.name, member.kind == Kind::File, bytes));
                 left_out.extend(tree.left_out().into_iter().map(|left_out| left_out.name));
             }
             left_out.extend(tree.left_out().into_iter().map(|left_out| left_out.name));
             members.sort();
             left_out.sort();
-            Content2::Tree(members, left_out)
+            Body::Tree(members, left_out)
         }
     }
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use agent_wormhole_mount::{Content, Kind, MAX_TEXT, OutboxEvent, Outcome};
 
-use crate::fixture::{Content2, each, read};
+use crate::fixture::{Body, each, read};
 
-fn bytes(content: &Content2) -> &[u8] {
+fn bytes(content: &Body) -> &[u8] {
     match content {
-        Content2::Bytes(bytes) => bytes,
+        Body::Bytes(bytes) => bytes,
         other => panic!("{other:?}"),
     }
 }
@@ -39,7 +39,7 @@ fn a_text_does_not_wait() {
             let name = format!("{n}.msg");
             fs::write(fixture.outbox(&name), "hi").unwrap();
             let closed = Instant::now();
-            let (event, at) = fixture.events.recv().unwrap();
+            let (event, at) = fixture.arrival();
             waits.push(at.saturating_duration_since(closed));
             let OutboxEvent::Offer(offer) = event else { panic!("{event:?}") };
             fixture.mailbox.settle(offer.entry, Outcome::Delivered);
