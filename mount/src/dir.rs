@@ -30,6 +30,11 @@ use journal::Journal;
 use layout::Layout;
 use worker::{Order, Worker};
 
+/// Renames a path and never replaces: EEXIST where the new one is taken.
+pub(crate) fn rename_new(old: &Path, new: &Path) -> Result<(), rustix::io::Errno> {
+    beneath::rename_new(rustix::fs::CWD, old, rustix::fs::CWD, new)
+}
+
 /// How a mailbox is made.
 #[derive(Debug, Clone)]
 pub struct Options {

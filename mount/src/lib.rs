@@ -5,6 +5,7 @@
 //! answers each offer with one [`Outcome`], and writes what the peer sent through [`Mailbox::receive`].
 //! The meaning of every operation is `mount/SEMANTICS.md`.
 
+pub mod client;
 pub mod dir;
 pub mod ignore;
 pub mod inbox;

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::outbox::Identity;
 
@@ -68,14 +69,15 @@ pub(super) fn identity(stat: &rustix::fs::Stat) -> Identity {
 }
 
 /// Renames and never replaces: EEXIST where the new name is taken.
-pub(super) fn rename_new(from: impl AsFd, old: &str, to: impl AsFd, new: &str) -> Result<(), Errno> {
+pub(super) fn rename_new<P: Arg + Copy>(from: impl AsFd, old: P, to: impl AsFd, new: P) -> Result<(), Errno> {
     match rustix::fs::renameat_with(&from, old, &to, new, RenameFlags::NOREPLACE) {
         // File systems without the flag: a link is as exclusive, but for files only.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
         result => return result,
     }
-    if look(&from, old)?.0 == FileType::Directory {
-        return match look(&to, new) {
+    let stat = rustix::fs::statat(&from, old, AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return match rustix::fs::statat(&to, new, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => rustix::fs::renameat(from, old, to, new),
             Err(error) => Err(error),
             Ok(_) => Err(Errno::EXIST),

@@ -122,7 +122,7 @@ impl Inbox {
         let full = format!("{way}{part}");
         let first = self.numbers.lock().unwrap_or_else(PoisonError::into_inner).first(&full);
         for (number, name) in candidates(part, first) {
-            match beneath::rename_new(&self.layout.incoming, staged, dir, &name) {
+            match beneath::rename_new(&self.layout.incoming, staged, dir, &*name) {
                 Ok(()) => {
                     if number > 0 {
                         self.numbers.lock().unwrap_or_else(PoisonError::into_inner).used(&full, number);

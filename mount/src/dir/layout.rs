@@ -41,6 +41,8 @@ const MOST_RESERVE: u64 = 1 << 30;
 pub(super) struct Layout {
     /// Absolute, without links.
     pub(super) path: PathBuf,
+    /// The mode of the directory before it was taken; `None` where it was made.
+    taken: Option<u32>,
     pub(super) channel: OwnedFd,
     pub(super) outbox: OwnedFd,
     pub(super) inbox: OwnedFd,
@@ -57,21 +59,21 @@ impl Layout {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(fail)?;
         }
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => take_existing(&path)?,
+        let taken = match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => None,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Some(take_existing(&path)?),
             Err(error) => return Err(fail(error)),
-        }
+        };
         fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(fail)?;
         let path = path.canonicalize().map_err(fail)?;
-        Self::fill(path.clone()).map_err(|error| {
+        Self::fill(path.clone(), taken).map_err(|error| {
             // What was made so far is ours, and nothing is in it yet.
-            let _ = remove_all(&path);
+            let _ = remove(&path, taken);
             OpenError::io(&path, error)
         })
     }
 
-    fn fill(path: PathBuf) -> io::Result<Self> {
+    fn fill(path: PathBuf, taken: Option<u32>) -> io::Result<Self> {
         let channel: OwnedFd = fs::File::open(&path)?.into();
         let inbox = beneath::make_dir(&channel, INBOX)?;
         let layout = Self {
@@ -80,6 +82,7 @@ impl Layout {
             incoming: beneath::make_dir(&channel, INCOMING)?,
             leaving: beneath::make_dir(&channel, LEAVING)?,
             path,
+            taken,
             inbox,
             channel,
         };
@@ -92,9 +95,10 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Takes everything away. Who is still writing into it may delay this a little, not prevent it.
+    /// Takes everything away, and the directory itself where we made it. Who is still writing into it may delay this
+    /// a little, not prevent it.
     pub(super) fn remove(&self) -> io::Result<()> {
-        remove_all(&self.path)
+        remove(&self.path, self.taken)
     }
 
     /// What the inbox may grow to where nobody said: what the disk has less a reserve, at most [`MOST_INBOX`].
@@ -137,8 +141,8 @@ fn is_memory(_dir: impl AsFd) -> Result<bool, Errno> {
     Ok(false)
 }
 
-/// An existing directory will do if it is ours and empty.
-fn take_existing(path: &Path) -> Result<(), OpenError> {
+/// An existing directory will do if it is ours and empty. Returns its mode.
+fn take_existing(path: &Path) -> Result<u32, OpenError> {
     let fail = |source: io::Error| OpenError::io(path, source);
     let found = fs::metadata(path).map_err(fail)?;
     if !found.is_dir() {
@@ -150,7 +154,21 @@ fn take_existing(path: &Path) -> Result<(), OpenError> {
     if fs::read_dir(path).map_err(fail)?.next().is_some() {
         return Err(OpenError::NotEmpty(path.to_owned()));
     }
-    Ok(())
+    Ok(found.mode() & 0o7777)
+}
+
+/// Removes a channel's directory, or where it was taken with a mode, only what is in it.
+fn remove(path: &Path, taken: Option<u32>) -> io::Result<()> {
+    let Some(mode) = taken else { return remove_all(path) };
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_all(&entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
 /// Removes a directory and everything below it, follows no link, and opens directories that their owner closed.

@@ -79,7 +79,7 @@ impl Leaver {
     /// Puts an entry back under its name, or where that is taken under the first of `others` that is free.
     pub(super) fn put_back(&self, moved: &Moved, others: impl Iterator<Item = String>) -> Option<String> {
         for name in std::iter::once(moved.leaving.path.to_string()).chain(others) {
-            match beneath::rename_new(&self.resting, &moved.hidden, &self.outbox, &name) {
+            match beneath::rename_new(&self.resting, &*moved.hidden, &self.outbox, &*name) {
                 Ok(()) => return Some(name),
                 Err(rustix::io::Errno::EXIST) => {}
                 Err(_) => return None,

@@ -380,18 +380,13 @@ impl Worker {
     /// Takes the word in `ctl` and empties it; makes it anew where it was removed or replaced.
     fn read_ctl(&mut self) {
         let channel = &self.layout.channel;
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(channel, layout::CTL, flags, Mode::empty()) {
-            Ok(file) => std::fs::File::from(file),
-            Err(Errno::NOENT) => {
-                // Whoever made it in between gets its watch, too.
-                let _ = layout::write_new(channel, layout::CTL, "");
-                let _ = self.watch.add(&self.layout.path.join(layout::CTL));
-                return;
-            }
-            Err(_) => return,
-        };
+        // Usually it is there. Whoever is quicker to make it gets its watch all the same.
+        let _ = layout::write_new(channel, layout::CTL, "");
+        // Before it is read: what is written later has a sign of its own.
         let _ = self.watch.add(&self.layout.path.join(layout::CTL));
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(file) = rustix::fs::openat(channel, layout::CTL, flags, Mode::empty()) else { return };
+        let file = std::fs::File::from(file);
         let mut bytes = Vec::new();
         let read = (&file).take(MAX_WORD as u64).read_to_end(&mut bytes);
         if read.is_err() || bytes.is_empty() || file.set_len(0).is_err() {
