@@ -154,8 +154,8 @@ pub trait Exchange: Send + Sync + 'static {
     /// The end leaves for good. What it sent stays deliverable.
     fn bye(&self, hold: Self::Hold, mood: Mood, now: Instant) -> impl Future<Output = ()> + Send;
 
-    /// The socket is gone, the seat is kept for a resume.
-    fn leave(&self, hold: Self::Hold, now: Instant) -> impl Future<Output = ()> + Send;
+    /// The socket is gone after it wrote the first `written` of the frames it was given; the seat is kept for a resume.
+    fn leave(&self, hold: Self::Hold, written: usize, now: Instant) -> impl Future<Output = ()> + Send;
 
     /// Room for a frame of `len` bytes that is about to be read from the socket; replaces an earlier reservation.
     /// False: there is none, read no further until the bell rings.

@@ -191,9 +191,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Link<IO> {
         self.outbox.poll_write(&mut self.io, cx).map_err(LinkError::Io)
     }
 
-    /// Frames that are queued are not counted when they are written: they belong to a pairing that ended.
-    pub fn disown_frames(&mut self) {
-        self.outbox.disown();
+    /// Frames that were written since [`Link::poll_flush`] last told, for a link that does not get further.
+    pub fn take_written(&mut self) -> usize {
+        self.outbox.take_written()
+    }
+
+    /// Forgets queued frames, except one that is half written: they belong to a pairing that ended.
+    pub fn discard_frames(&mut self) {
+        self.outbox.discard();
     }
 
     /// After a close was sent: ends the sending direction, then reads and drops until the client has ended, too, so

@@ -4,12 +4,14 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -210,8 +212,13 @@ where
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD);
-    if let Err(error) = http.serve_connection(TokioIo::new(io), service).with_upgrades().await {
-        tracing::debug!(%error, "a connection ends before it is a websocket");
+    let serving = http.serve_connection(TokioIo::new(io), service).with_upgrades();
+    let registered = shared.register();
+    tokio::select! {
+        served = serving => if let Err(error) = served {
+            tracing::debug!(%error, "a connection ends before it is a websocket");
+        },
+        () = poll_fn(|cx| registered.bell.poll_rung(cx)) => {}
     }
 }
 
@@ -238,18 +245,17 @@ fn respond<E: Exchange>(
             }
             response
         }
-        (&Method::GET, "/health") => Response::new("ok\n".to_owned()),
-        (&Method::GET, "/ready") if !shared.stopping.load(Ordering::Acquire) => {
-            Response::new("ready\n".to_owned())
-        }
+        (&Method::GET, "/health") => plain(StatusCode::OK),
+        (&Method::GET, "/ready") if !shared.stopping.load(Ordering::Acquire) => plain(StatusCode::OK),
         (&Method::GET, "/ready") => plain(StatusCode::SERVICE_UNAVAILABLE),
         _ => plain(StatusCode::NOT_FOUND),
     }
 }
 
-/// An answer without a body.
-fn plain(status: StatusCode) -> Response<String> {
-    let mut response = Response::new(String::new());
+/// An answer that says its status only. The connection ends with it: nobody asks twice.
+pub(crate) fn plain(status: StatusCode) -> Response<String> {
+    let mut response = Response::new(format!("{status}\n"));
     *response.status_mut() = status;
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

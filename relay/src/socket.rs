@@ -253,7 +253,7 @@ where
     let now = Instant::now().into_std();
     match ending {
         Ending::Bye(mood) => shared.exchange.bye(seated.hold, mood, now).await,
-        _ => shared.exchange.leave(seated.hold, now).await,
+        _ => shared.exchange.leave(seated.hold, link.take_written(), now).await,
     }
     ending
 }
@@ -413,7 +413,7 @@ impl<E: Exchange, IO: AsyncRead + AsyncWrite + Unpin> Conversation<'_, E, IO> {
         if !self.shared.exchange.release(self.hold, now).await? {
             return Err(Ending::Refused(ErrorCode::NameplateLost));
         }
-        self.link.disown_frames();
+        self.link.discard_frames();
         self.in_flight = 0;
         self.pop(0).await
     }

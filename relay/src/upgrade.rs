@@ -7,43 +7,57 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use sha1::{Digest, Sha1};
 
+use crate::server::plain;
+
 /// Appended to the client's key before hashing, by RFC 6455.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The one version of the protocol.
-const VERSION: HeaderValue = HeaderValue::from_static("13");
+const VERSION: &str = "13";
+/// What a connection is upgraded to.
+const WEBSOCKET: &str = "websocket";
 
 /// The answer to a request for a websocket: 101, or why not.
 pub(crate) fn answer<B>(request: &Request<B>) -> Response<String> {
     let headers = request.headers();
     let asks = request.method() == Method::GET
         && has_token(headers, &header::CONNECTION, "upgrade")
-        && has_token(headers, &header::UPGRADE, "websocket");
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| asks);
-    let mut response = Response::new(String::new());
-    let Some(key) = key else {
-        *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
-        set(&mut response, header::UPGRADE, HeaderValue::from_static("websocket"));
-        return response;
+        && has_token(headers, &header::UPGRADE, WEBSOCKET);
+    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| asks) else {
+        return with(
+            plain(StatusCode::UPGRADE_REQUIRED),
+            [(header::UPGRADE, HeaderValue::from_static(WEBSOCKET))],
+        );
     };
-    if headers.get(header::SEC_WEBSOCKET_VERSION) != Some(&VERSION) {
-        *response.status_mut() = StatusCode::BAD_REQUEST;
-        set(&mut response, header::SEC_WEBSOCKET_VERSION, VERSION);
-        return response;
+    if headers.get(header::SEC_WEBSOCKET_VERSION) != Some(&HeaderValue::from_static(VERSION)) {
+        return with(
+            plain(StatusCode::BAD_REQUEST),
+            [(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION))],
+        );
     }
     let hash = Sha1::new().chain_update(key.as_bytes()).chain_update(GUID).finalize();
     let Ok(accept) = HeaderValue::from_str(&BASE64.encode(&hash)) else {
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        return response;
+        return plain(StatusCode::INTERNAL_SERVER_ERROR);
     };
+    let mut response = Response::new(String::new());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    set(&mut response, header::CONNECTION, HeaderValue::from_static("upgrade"));
-    set(&mut response, header::UPGRADE, HeaderValue::from_static("websocket"));
-    set(&mut response, header::SEC_WEBSOCKET_ACCEPT, accept);
-    response
+    let upgrade = HeaderValue::from_static("upgrade");
+    with(
+        response,
+        [
+            (header::CONNECTION, upgrade),
+            (header::UPGRADE, HeaderValue::from_static(WEBSOCKET)),
+            (header::SEC_WEBSOCKET_ACCEPT, accept),
+        ],
+    )
 }
 
-fn set(response: &mut Response<String>, name: HeaderName, value: HeaderValue) {
-    response.headers_mut().insert(name, value);
+/// The response with these headers, too.
+fn with<const N: usize>(
+    mut response: Response<String>,
+    headers: [(HeaderName, HeaderValue); N],
+) -> Response<String> {
+    response.headers_mut().extend(headers);
+    response
 }
 
 /// Whether a comma-separated header has this token, in any case.

@@ -94,8 +94,8 @@ impl Exchange for Memory {
         self.state().bye(hold, mood, now);
     }
 
-    async fn leave(&self, hold: Hold, now: Instant) {
-        self.state().leave(hold, now);
+    async fn leave(&self, hold: Hold, written: usize, now: Instant) {
+        self.state().leave(hold, written, now);
     }
 
     async fn reserve(&self, hold: &Hold, len: usize, _now: Instant) -> Result<bool, Ended> {
@@ -113,4 +113,15 @@ impl Exchange for Memory {
     async fn sweep(&self, now: Instant) {
         self.state().sweep(now);
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn store(options: Options, now: Instant) -> Memory {
+        Memory::new(&options, now)
+    }
+
+    crate::exchange::contract::suite!(store);
 }

@@ -54,10 +54,19 @@ impl Outbox {
         self.frames.is_empty() && self.pong.is_none()
     }
 
-    pub fn disown(&mut self) {
+    /// Frames that are not wholly written.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Forgets counted frames, except one that is half written.
+    pub fn discard(&mut self) {
         self.written = 0;
-        for frame in &mut self.frames {
-            frame.counted = false;
+        let started = self.frames.pop_front_if(|_| self.done > 0);
+        self.frames.retain(|frame| !frame.counted);
+        if let Some(frame) = started {
+            self.frames.push_front(Outgoing { counted: false, ..frame });
         }
     }
 
@@ -95,7 +104,11 @@ impl Outbox {
             self.advance(count);
         }
         ready!(Pin::new(io).poll_flush(cx))?;
-        Poll::Ready(Ok(std::mem::take(&mut self.written)))
+        Poll::Ready(Ok(self.take_written()))
+    }
+
+    pub fn take_written(&mut self) -> usize {
+        std::mem::take(&mut self.written)
     }
 
     fn advance(&mut self, count: usize) {

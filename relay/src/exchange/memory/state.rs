@@ -180,8 +180,9 @@ impl State {
         self.wake_waiting();
     }
 
-    pub fn leave(&mut self, hold: Hold, now: Instant) {
+    pub fn leave(&mut self, hold: Hold, written: usize, now: Instant) {
         if self.channel(hold).is_ok() {
+            self.settle(hold, written, now);
             self.vacate(hold, Presence::Away, now);
             self.wake_waiting();
         }
@@ -226,22 +227,10 @@ impl State {
     }
 
     pub fn pop(&mut self, hold: Hold, written: usize, now: Instant) -> Result<Due, Ended> {
+        self.channel(hold)?;
+        self.settle(hold, written, now);
         let channel = self.channels.get_mut(&hold.key).ok_or(Ended::Over)?;
-        channel.held(hold.role, hold.epoch)?;
-        if written > 0 {
-            let queue = &mut channel.queues[hold.role.index()];
-            self.ledger.change(queue, |ledger, queue| {
-                queue.written(written, |payer, bytes| ledger.free(payer, bytes));
-            });
-            if std::mem::take(&mut queue.sender_waits) {
-                channel.wake(hold.role.other());
-            }
-        }
-        let due = channel.due(hold.role, self.boot, now);
-        if written > 0 {
-            self.wake_waiting();
-        }
-        Ok(due)
+        Ok(channel.due(hold.role, self.boot, now))
     }
 
     pub fn sweep(&mut self, now: Instant) {
@@ -349,6 +338,20 @@ impl State {
         self.ledger.unreserve(&mut channel.queues[role.other().index()]);
         channel.wake(role.other());
         Some(Hold { key, role, epoch })
+    }
+
+    /// Forgets frames that the socket has written, and tells those who wait for their room. The hold must be good.
+    fn settle(&mut self, hold: Hold, written: usize, now: Instant) {
+        let Some(channel) = self.channels.get_mut(&hold.key).filter(|_| written > 0) else { return };
+        channel.active_at = now;
+        let queue = &mut channel.queues[hold.role.index()];
+        self.ledger.change(queue, |ledger, queue| {
+            queue.written(written, |payer, bytes| ledger.free(payer, bytes));
+        });
+        if std::mem::take(&mut queue.sender_waits) {
+            channel.wake(hold.role.other());
+        }
+        self.wake_waiting();
     }
 
     /// Takes the socket out of its seat. The hold must be good.
