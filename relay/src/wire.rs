@@ -86,6 +86,26 @@ pub enum Role {
     Peer,
 }
 
+impl Role {
+    /// The end at the other side.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Host => Self::Peer,
+            Self::Peer => Self::Host,
+        }
+    }
+
+    /// Its place in a pair: 0 for the host, 1 for the peer.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Host => 0,
+            Self::Peer => 1,
+        }
+    }
+}
+
 /// How a seat was left, for the relay's outcome counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

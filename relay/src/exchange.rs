@@ -1,0 +1,198 @@
+//! The exchange: where two ends meet and where frames wait.
+//!
+//! Owns the contract that a store keeps towards the sockets; [`memory`] is the one store of this version. Knows no
+//! websocket. Whatever the store, frames are never dropped, trimmed or reordered, and a frame is forgotten only after
+//! its receiver's socket has written it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+
+use crate::rules::{Nameplate, Source};
+use crate::wire::{ErrorCode, Id, Mood, Resume, Status};
+
+#[cfg(test)]
+mod contract;
+pub mod memory;
+
+/// Wakes one socket: "look at your seat again". Rings while nobody listens are kept, several count as one.
+#[derive(Debug, Default)]
+pub struct Bell {
+    /// Rung since the last look.
+    rung: AtomicBool,
+    /// The socket's task.
+    waker: AtomicWaker,
+}
+
+impl Bell {
+    /// Wakes the socket.
+    pub fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Ready once for all rings since the last time.
+    pub fn poll_rung(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.rung.swap(false, Ordering::AcqRel) {
+            return Poll::Ready(());
+        }
+        self.waker.register(cx.waker());
+        if self.rung.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// The socket that asks for a seat.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// What its limits count for.
+    pub source: Source,
+    /// How the store wakes it.
+    pub bell: Arc<Bell>,
+}
+
+/// A seat that was given.
+#[derive(Debug)]
+pub struct Seated<S> {
+    /// The store's handle: one socket's hold on the seat.
+    pub hold: S,
+    /// The credential for `resume`.
+    pub seat: Id,
+    /// The nameplate, unless a paired end resumed by its channel.
+    pub nameplate: Option<Nameplate>,
+}
+
+/// What a socket has to write.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// Statuses, to be written before the frames.
+    pub statuses: Vec<Status>,
+    /// Frames in order: the next ones that were not handed to this socket yet.
+    pub frames: Vec<Bytes>,
+    /// The rate limit delays the next frame: pop again at this time.
+    pub again: Option<Instant>,
+}
+
+/// Why a hold is over. The socket closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// Another socket took the seat.
+    #[error("another socket took the seat")]
+    Replaced,
+    /// The host released the peer's seat.
+    #[error("the host released the seat")]
+    Released,
+    /// The channel was without a frame for too long, or its host left before anybody came.
+    #[error("the channel ended")]
+    Over,
+}
+
+/// Whether the store took a frame.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It did.
+    Taken,
+    /// There is no room: keep it, read no further, push it again when the bell rings.
+    Full(Bytes),
+    /// There is nobody at the other seat yet: a frame before `paired`.
+    Unpaired,
+}
+
+/// A store. `now` is the caller's clock.
+///
+/// Every method may be called from any task; none waits for another socket.
+pub trait Exchange: Send + Sync + 'static {
+    /// A socket's hold on its seat. It is worth nothing once another socket resumed the seat.
+    type Hold: Send + Sync + 'static;
+
+    /// The id of the store's memory: changes whenever the store forgot.
+    fn boot(&self) -> Id;
+
+    /// A new channel with a free nameplate.
+    ///
+    /// # Errors
+    /// The code to refuse the client with.
+    fn allocate(
+        &self,
+        caller: Caller,
+        now: Instant,
+    ) -> impl Future<Output = Result<Seated<Self::Hold>, ErrorCode>> + Send;
+
+    /// The peer's seat at a nameplate. Pairs.
+    ///
+    /// # Errors
+    /// The code to refuse the client with; the same for "no such nameplate" and "it has both its ends".
+    fn join(
+        &self,
+        nameplate: &str,
+        caller: Caller,
+        now: Instant,
+    ) -> impl Future<Output = Result<Seated<Self::Hold>, ErrorCode>> + Send;
+
+    /// A seat taken back. Frames that were popped but not written are due again, first.
+    ///
+    /// # Errors
+    /// The code to refuse the client with.
+    fn resume(
+        &self,
+        claim: &Resume,
+        caller: Caller,
+        now: Instant,
+    ) -> impl Future<Output = Result<Seated<Self::Hold>, ErrorCode>> + Send;
+
+    /// The host undoes the pairing; both queues are emptied. `Ok(false)`: there is no nameplate to go back to.
+    ///
+    /// # Errors
+    /// [`Ended`] where the hold is over.
+    fn release(&self, hold: &Self::Hold, now: Instant) -> impl Future<Output = Result<bool, Ended>> + Send;
+
+    /// The end leaves for good. What it sent stays deliverable.
+    fn bye(&self, hold: Self::Hold, mood: Mood, now: Instant) -> impl Future<Output = ()> + Send;
+
+    /// The socket is gone, the seat is kept for a resume.
+    fn leave(&self, hold: Self::Hold, now: Instant) -> impl Future<Output = ()> + Send;
+
+    /// Room for a frame of `len` bytes that is about to be read from the socket; replaces an earlier reservation.
+    /// False: there is none, read no further until the bell rings.
+    ///
+    /// # Errors
+    /// [`Ended`] where the hold is over.
+    fn reserve(
+        &self,
+        hold: &Self::Hold,
+        len: usize,
+        now: Instant,
+    ) -> impl Future<Output = Result<bool, Ended>> + Send;
+
+    /// A frame for the other end. A reservation of at least its length is used up and makes sure it is taken.
+    ///
+    /// # Errors
+    /// [`Ended`] where the hold is over.
+    fn push(
+        &self,
+        hold: &Self::Hold,
+        frame: Bytes,
+        now: Instant,
+    ) -> impl Future<Output = Result<Pushed, Ended>> + Send;
+
+    /// What this socket has to write, after it has written the first `written` frames of those it was given.
+    ///
+    /// A socket that got frames pops again when they are written; one that got none is woken by its bell.
+    ///
+    /// # Errors
+    /// [`Ended`] where the hold is over.
+    fn pop(
+        &self,
+        hold: &Self::Hold,
+        written: usize,
+        now: Instant,
+    ) -> impl Future<Output = Result<Due, Ended>> + Send;
+
+    /// Forgets what expired. To be called every few seconds.
+    fn sweep(&self, now: Instant) -> impl Future<Output = ()> + Send;
+}

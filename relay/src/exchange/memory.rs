@@ -1,0 +1,116 @@
+//! The store of one process.
+//!
+//! Owns all channels behind one lock that is never held across an await. Each step is short: a few map look-ups, no
+//! hashing, no copying. Everything is forgotten when the process ends; that is a loss of memory in the sense of
+//! `PROTOCOL.md`.
+
+mod channel;
+mod ledger;
+mod state;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use rand_core::OsRng;
+
+use self::state::State;
+use super::{Caller, Due, Ended, Exchange, Pushed, Seated};
+use crate::options::Options;
+use crate::rules::{SeatHash, fresh_id};
+use crate::wire::{ErrorCode, Id, Mood, Resume, Role};
+
+/// The channels of this process.
+#[derive(Debug)]
+pub struct Memory {
+    boot: Id,
+    state: Mutex<State>,
+}
+
+/// One socket's hold on a seat.
+#[derive(Debug, Clone, Copy)]
+pub struct Hold {
+    /// The channel.
+    key: u64,
+    /// The end.
+    role: Role,
+    /// Which of the seat's sockets: the latest one counts.
+    epoch: u64,
+}
+
+impl Memory {
+    /// An empty store.
+    #[must_use]
+    pub fn new(options: &Options, now: Instant) -> Self {
+        let boot = fresh_id(&mut OsRng);
+        Self { boot, state: Mutex::new(State::new(options.clone(), boot, now)) }
+    }
+
+    /// Bytes held in queues and by reservations, overhead included.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.state().held()
+    }
+
+    /// No step of the state panics half-way, so a poisoned lock still guards a whole one.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Exchange for Memory {
+    type Hold = Hold;
+
+    fn boot(&self) -> Id {
+        self.boot
+    }
+
+    async fn allocate(&self, caller: Caller, now: Instant) -> Result<Seated<Hold>, ErrorCode> {
+        let seat = fresh_id(&mut OsRng);
+        let hash = SeatHash::of(&seat);
+        let (hold, nameplate) = self.state().allocate(caller, hash, &mut OsRng, now)?;
+        Ok(Seated { hold, seat, nameplate: Some(nameplate) })
+    }
+
+    async fn join(&self, nameplate: &str, caller: Caller, now: Instant) -> Result<Seated<Hold>, ErrorCode> {
+        let seat = fresh_id(&mut OsRng);
+        let hash = SeatHash::of(&seat);
+        let channel = fresh_id(&mut OsRng);
+        let (hold, nameplate) = self.state().join(nameplate, caller, hash, channel, now)?;
+        Ok(Seated { hold, seat, nameplate: Some(nameplate) })
+    }
+
+    async fn resume(&self, claim: &Resume, caller: Caller, now: Instant) -> Result<Seated<Hold>, ErrorCode> {
+        let hash = SeatHash::of(&claim.seat);
+        let (hold, nameplate) = self.state().resume(claim, hash, caller, now)?;
+        Ok(Seated { hold, seat: claim.seat, nameplate })
+    }
+
+    async fn release(&self, hold: &Hold, now: Instant) -> Result<bool, Ended> {
+        self.state().release(*hold, now)
+    }
+
+    async fn bye(&self, hold: Hold, mood: Mood, now: Instant) {
+        self.state().bye(hold, mood, now);
+    }
+
+    async fn leave(&self, hold: Hold, now: Instant) {
+        self.state().leave(hold, now);
+    }
+
+    async fn reserve(&self, hold: &Hold, len: usize, _now: Instant) -> Result<bool, Ended> {
+        self.state().reserve(*hold, len)
+    }
+
+    async fn push(&self, hold: &Hold, frame: Bytes, now: Instant) -> Result<Pushed, Ended> {
+        self.state().push(*hold, frame, now)
+    }
+
+    async fn pop(&self, hold: &Hold, written: usize, now: Instant) -> Result<Due, Ended> {
+        self.state().pop(*hold, written, now)
+    }
+
+    async fn sweep(&self, now: Instant) {
+        self.state().sweep(now);
+    }
+}

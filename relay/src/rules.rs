@@ -1,0 +1,27 @@
+//! What the relay decides: seats, nameplates, rates, room and expiry.
+//!
+//! Owns every rule of `PROTOCOL.md` that needs no I/O. Time is an argument and randomness is handed in, so each
+//! rule is tested on virtual time. Knows nothing of sockets, stores or locks.
+
+mod bucket;
+mod nameplate;
+mod room;
+mod seat;
+mod source;
+
+use std::time::{Duration, Instant};
+
+pub use bucket::{Bucket, ChannelRate, Draw};
+pub use nameplate::{Nameplate, Nameplates};
+pub use room::{Ask, FRAME_OVERHEAD, QUEUE, Room, SOURCE_PARTS, Verdict};
+pub use seat::{SeatHash, fresh_id, tombstone};
+pub use source::{Source, Sources};
+
+/// An unclaimed nameplate whose host is away lives this long.
+pub const UNCLAIMED_ABSENCE: Duration = Duration::from_secs(10 * 60);
+
+/// Whether something last seen at `since` is over after `lifetime`.
+#[must_use]
+pub fn expired(since: Instant, lifetime: Duration, now: Instant) -> bool {
+    now.saturating_duration_since(since) >= lifetime
+}

@@ -1,0 +1,420 @@
+//! One websocket from hello to close.
+//!
+//! Owns the order of messages, the clocks of one socket (hello, ping, silence) and the close codes. Frames wait in the
+//! exchange, never here, except the one that has no room yet. One task for each socket: reading, writing and waiting
+//! are polled side by side, so a socket that cannot be written is still read.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until, timeout};
+
+use crate::exchange::{Caller, Due, Ended, Exchange, Pushed, Seated};
+use crate::link::{Incoming, Link, LinkError};
+use crate::rules::Source;
+use crate::server::{Registered, Shared};
+use crate::wire::{ClientMessage, ErrorCode, Limits, Mood, PING_EVERY_SECS, ServerMessage, Status, Welcome};
+
+/// The first message has to come within this time.
+const HELLO: Duration = Duration::from_secs(10);
+/// The relay pings this often.
+const PING_EVERY: Duration = Duration::from_secs(PING_EVERY_SECS);
+/// Pings in a row without a byte from a socket that is read, after which it is dead: 30 s.
+const SILENT_PINGS: u32 = 3;
+/// What was said last and the close may take this long to be written and answered.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Why a websocket ends.
+#[derive(Debug)]
+enum Ending {
+    /// The client said `bye`.
+    Bye(Mood),
+    /// The client closed, or its connection broke. It may resume.
+    Gone,
+    /// No byte for 30 s.
+    Silent,
+    /// No hello in time.
+    NoHello,
+    /// The client is refused.
+    Refused(ErrorCode),
+    /// The store took the seat away.
+    Ended(Ended),
+    /// The client broke the websocket protocol or a length limit.
+    Link(LinkError),
+    /// The relay stops.
+    Stopping,
+}
+
+impl Ending {
+    /// The close code and reason; `None` where nobody is there to hear it. The reasons are for people who read traces.
+    fn close(&self) -> Option<(u16, &'static str)> {
+        Some(match self {
+            Self::Bye(_) => (1000, "bye"),
+            Self::Gone => (1000, ""),
+            Self::Silent | Self::Link(LinkError::Io(_)) => return None,
+            Self::NoHello => (1008, "no hello in time"),
+            Self::Refused(_) => (1008, "refused"),
+            Self::Ended(Ended::Replaced) => (4001, "resumed elsewhere"),
+            Self::Ended(Ended::Released) => (4002, "released"),
+            Self::Ended(Ended::Over) => (4003, "the channel ended"),
+            Self::Link(LinkError::Protocol(_)) => (1002, "protocol error"),
+            Self::Link(LinkError::TooLong) => (1009, "too long"),
+            Self::Link(LinkError::NotText) => (1007, "not UTF-8"),
+            Self::Stopping => (1012, "going away"),
+        })
+    }
+}
+
+impl From<Ended> for Ending {
+    fn from(ended: Ended) -> Self {
+        Self::Ended(ended)
+    }
+}
+
+impl From<LinkError> for Ending {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Io(_) => Self::Gone,
+            error => Self::Link(error),
+        }
+    }
+}
+
+/// Runs one websocket to its end.
+pub(crate) async fn run<E: Exchange, IO>(io: IO, source: Source, shared: Arc<Shared<E>>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let registered = shared.register();
+    let mut link = Link::new(io, shared.options.max_frame);
+    let ending = match hello(&mut link, source, &shared, &registered).await {
+        Ok(seated) => converse(&mut link, seated, &shared, &registered).await,
+        Err(ending) => ending,
+    };
+    tracing::debug!(?ending, "a websocket ends");
+    drop(registered);
+    // A client that does not take its close in time is cut off.
+    let _ = timeout(CLOSING, close(&mut link, &ending)).await;
+}
+
+/// Says why, closes and waits for the client to do the same.
+async fn close<IO: AsyncRead + AsyncWrite + Unpin>(link: &mut Link<IO>, ending: &Ending) {
+    let Some((code, reason)) = ending.close() else { return };
+    if let Ending::Refused(code) = ending {
+        link.send_text(ServerMessage::Error { code: *code, message: words(*code).to_owned() }.encode());
+    }
+    if matches!(ending, Ending::Stopping) {
+        link.send_text(ServerMessage::Status(Status::GoingAway).encode());
+    }
+    link.send_close(code, reason);
+    if poll_fn(|cx| link.poll_flush(cx)).await.is_ok() {
+        link.drain().await;
+    }
+}
+
+/// What a refusal says to people who read traces.
+fn words(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::UnableToJoin => "there is nobody to join at this nameplate",
+        ErrorCode::NameplateLost => "the nameplate is not yours any more",
+        ErrorCode::UnableToResume => "there is no such seat to resume",
+        ErrorCode::TooManyChannels => "too many channels from this source",
+        ErrorCode::TooManyFailedJoins => "too many failed joins from this source",
+        ErrorCode::Busy => "the relay is full",
+        ErrorCode::BadMessage => "not a message of this protocol, or not at this place",
+        ErrorCode::Unknown => "refused",
+    }
+}
+
+/// Reads the first message and takes a seat.
+async fn hello<E: Exchange, IO>(
+    link: &mut Link<IO>,
+    source: Source,
+    shared: &Shared<E>,
+    registered: &Registered<'_, E>,
+) -> Result<Seated<E::Hold>, Ending>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let first = poll_fn(|cx| {
+        if registered.bell.poll_rung(cx).is_ready() && shared.stopping.load(Ordering::Acquire) {
+            return Poll::Ready(Err(Ending::Stopping));
+        }
+        if link.is_writing() {
+            // A pong at most. An error shows when reading.
+            let _ = link.poll_flush(cx);
+        }
+        link.poll_incoming(cx).map_err(Ending::from)
+    });
+    let text = match timeout(HELLO, first).await.unwrap_or(Err(Ending::NoHello))? {
+        Incoming::Text(text) => text,
+        Incoming::Closed => return Err(Ending::Gone),
+        Incoming::Frame(_) | Incoming::Wants(_) => return Err(Ending::Refused(ErrorCode::BadMessage)),
+    };
+    let caller = Caller { source, bell: registered.bell.clone() };
+    let now = Instant::now().into_std();
+    let exchange = &shared.exchange;
+    let seated = match ClientMessage::decode(&text) {
+        Ok(ClientMessage::Allocate) => exchange.allocate(caller, now).await,
+        Ok(ClientMessage::Join { nameplate }) => exchange.join(&nameplate, caller, now).await,
+        Ok(ClientMessage::Resume(claim)) => exchange.resume(&claim, caller, now).await,
+        Ok(ClientMessage::Release | ClientMessage::Bye { .. }) | Err(_) => Err(ErrorCode::BadMessage),
+    };
+    seated.map_err(Ending::Refused)
+}
+
+/// What the socket's task is woken for.
+enum Event {
+    /// Something about the seat changed, or the relay stops.
+    Bell,
+    /// All that was queued is written: this many frames.
+    Written(usize),
+    /// Time for a ping.
+    Tick,
+    /// The rate limit lets the next frame go.
+    Again,
+    /// The client said something.
+    Incoming(Incoming),
+}
+
+/// What waits for room: the socket is not read meanwhile.
+enum Parked {
+    /// Nothing: it is read.
+    Nothing,
+    /// A frame of this many bytes that is not read yet.
+    Wants(usize),
+    /// A short frame that was read.
+    Frame(Bytes),
+}
+
+/// A seated socket.
+struct Conversation<'a, E: Exchange, IO> {
+    link: &'a mut Link<IO>,
+    shared: &'a Shared<E>,
+    registered: &'a Registered<'a, E>,
+    hold: &'a E::Hold,
+    parked: Parked,
+    /// Frames popped and not reported as written.
+    in_flight: usize,
+    ping: Interval,
+    /// When the rate limit lets the next frame go.
+    again: Option<Pin<Box<Sleep>>>,
+    /// Bytes received at the last ping.
+    received: u64,
+    /// Pings without a byte since.
+    silent: u32,
+    /// Whose turn it is to be polled first, of reading and writing.
+    read_first: bool,
+}
+
+/// From the welcome to the end.
+async fn converse<E: Exchange, IO>(
+    link: &mut Link<IO>,
+    seated: Seated<E::Hold>,
+    shared: &Shared<E>,
+    registered: &Registered<'_, E>,
+) -> Ending
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let welcome = Welcome {
+        nameplate: seated.nameplate.map(|nameplate| nameplate.to_string()),
+        seat: seated.seat,
+        boot: shared.exchange.boot(),
+        limits: limits(shared),
+        notice: None,
+    };
+    link.send_text(ServerMessage::Welcome(welcome).encode());
+    let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut conversation = Conversation {
+        received: link.received(),
+        link,
+        shared,
+        registered,
+        hold: &seated.hold,
+        parked: Parked::Nothing,
+        in_flight: 0,
+        ping,
+        again: None,
+        silent: 0,
+        read_first: false,
+    };
+    let ending = match conversation.run().await {
+        Ok(never) => match never {},
+        Err(ending) => ending,
+    };
+    let now = Instant::now().into_std();
+    match ending {
+        Ending::Bye(mood) => shared.exchange.bye(seated.hold, mood, now).await,
+        _ => shared.exchange.leave(seated.hold, now).await,
+    }
+    ending
+}
+
+fn limits<E>(shared: &Shared<E>) -> Limits {
+    let options = &shared.options;
+    Limits {
+        max_frame: options.max_frame as u64,
+        messages_per_minute: options.messages_per_minute,
+        bytes_per_minute: options.bytes_per_minute,
+        idle_secs: options.idle.as_secs(),
+    }
+}
+
+impl<E: Exchange, IO: AsyncRead + AsyncWrite + Unpin> Conversation<'_, E, IO> {
+    async fn run(&mut self) -> Result<std::convert::Infallible, Ending> {
+        self.pop(0).await?;
+        loop {
+            match poll_fn(|cx| self.poll_event(cx)).await? {
+                Event::Bell => self.look().await?,
+                Event::Written(frames) => self.pop(frames).await?,
+                Event::Tick => self.tick().await?,
+                Event::Again => self.pop(0).await?,
+                Event::Incoming(incoming) => self.handle(incoming).await?,
+            }
+        }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Ending>> {
+        if self.registered.bell.poll_rung(cx).is_ready() {
+            return Poll::Ready(Ok(Event::Bell));
+        }
+        if self.ping.poll_tick(cx).is_ready() {
+            return Poll::Ready(Ok(Event::Tick));
+        }
+        if self.again.as_mut().is_some_and(|again| again.as_mut().poll(cx).is_ready()) {
+            self.again = None;
+            return Poll::Ready(Ok(Event::Again));
+        }
+        self.read_first = !self.read_first;
+        if self.read_first
+            && let Poll::Ready(event) = self.poll_read(cx)
+        {
+            return Poll::Ready(event);
+        }
+        if let Poll::Ready(event) = self.poll_write(cx) {
+            return Poll::Ready(event);
+        }
+        if !self.read_first
+            && let Poll::Ready(event) = self.poll_read(cx)
+        {
+            return Poll::Ready(event);
+        }
+        // Reading may have queued a pong after writing was polled.
+        self.poll_write(cx)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Ending>> {
+        match self.parked {
+            Parked::Nothing => self.link.poll_incoming(cx).map_ok(Event::Incoming).map_err(Ending::from),
+            Parked::Wants(_) | Parked::Frame(_) => Poll::Pending,
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Ending>> {
+        if self.link.is_writing() {
+            self.link.poll_flush(cx).map_ok(Event::Written).map_err(Ending::from)
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// The seat changed: what waited may fit, and something may be due.
+    async fn look(&mut self) -> Result<(), Ending> {
+        if self.shared.stopping.load(Ordering::Acquire) {
+            return Err(Ending::Stopping);
+        }
+        match std::mem::replace(&mut self.parked, Parked::Nothing) {
+            Parked::Nothing => {}
+            Parked::Wants(len) => self.make_room(len).await?,
+            Parked::Frame(frame) => self.push(frame).await?,
+        }
+        self.pop(0).await
+    }
+
+    async fn tick(&mut self) -> Result<(), Ending> {
+        let received = self.link.received();
+        let heard = received != self.received || !matches!(self.parked, Parked::Nothing);
+        self.received = received;
+        self.silent = if heard { 0 } else { self.silent + 1 };
+        if self.silent >= SILENT_PINGS {
+            return Err(Ending::Silent);
+        }
+        self.link.send_ping();
+        // A wake-up that got lost is made good here.
+        self.look().await
+    }
+
+    /// Queues what is due, unless frames are still being written.
+    async fn pop(&mut self, written: usize) -> Result<(), Ending> {
+        self.in_flight -= written.min(self.in_flight);
+        if self.in_flight > 0 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let due = self.shared.exchange.pop(self.hold, written, now.into_std()).await?;
+        let Due { statuses, frames, again } = due;
+        for status in statuses {
+            self.link.send_text(ServerMessage::Status(status).encode());
+        }
+        self.in_flight = frames.len();
+        for frame in frames {
+            self.link.send_frame(frame);
+        }
+        self.again = again.map(|at| Box::pin(sleep_until(at.into())));
+        Ok(())
+    }
+
+    async fn handle(&mut self, incoming: Incoming) -> Result<(), Ending> {
+        match incoming {
+            Incoming::Frame(frame) => self.push(frame).await,
+            Incoming::Wants(len) => self.make_room(len).await,
+            Incoming::Closed => Err(Ending::Gone),
+            Incoming::Text(text) => match ClientMessage::decode(&text) {
+                Ok(ClientMessage::Bye { mood }) => Err(Ending::Bye(mood)),
+                Ok(ClientMessage::Release) => self.release().await,
+                Ok(ClientMessage::Allocate | ClientMessage::Join { .. } | ClientMessage::Resume(_))
+                | Err(_) => Err(Ending::Refused(ErrorCode::BadMessage)),
+            },
+        }
+    }
+
+    async fn make_room(&mut self, len: usize) -> Result<(), Ending> {
+        let now = Instant::now().into_std();
+        if self.shared.exchange.reserve(self.hold, len, now).await? {
+            self.link.allow();
+        } else {
+            self.parked = Parked::Wants(len);
+        }
+        Ok(())
+    }
+
+    async fn push(&mut self, frame: Bytes) -> Result<(), Ending> {
+        let now = Instant::now().into_std();
+        match self.shared.exchange.push(self.hold, frame, now).await? {
+            Pushed::Taken => Ok(()),
+            Pushed::Full(frame) => {
+                self.parked = Parked::Frame(frame);
+                Ok(())
+            }
+            Pushed::Unpaired => Err(Ending::Refused(ErrorCode::BadMessage)),
+        }
+    }
+
+    async fn release(&mut self) -> Result<(), Ending> {
+        let now = Instant::now().into_std();
+        if !self.shared.exchange.release(self.hold, now).await? {
+            return Err(Ending::Refused(ErrorCode::NameplateLost));
+        }
+        self.link.disown_frames();
+        self.in_flight = 0;
+        self.pop(0).await
+    }
+}
