@@ -138,7 +138,7 @@ fn run(runtime: &Runtime, listener: StdUnixListener, stopped: oneshot::Receiver<
                 let stopped = async {
                     let _ = stopped.await;
                 };
-                server.serve_unix(listener, stopped).await;
+                server.serve(listener, stopped).await;
             }
             (listener, server) => {
                 tracing::warn!(listener = ?listener.err(), server = ?server.err(), "no relay of this machine's own");
