@@ -26,10 +26,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use agent_wormhole_mount::dir::OpenError;
 use clap::Parser as _;
 
 use self::args::{Args, Command};
 use self::exit::{Exit, Failure};
+use crate::channel::{self, ChannelError, Ending};
 use crate::crypto::pake::Role;
 use crate::rundir::{Channel, RuntimeDir, find};
 
@@ -64,9 +66,27 @@ fn command() -> Exit {
 }
 
 /// Hands a channel over to the driver, in the foreground, until it ends.
-fn start(options: options::Options) -> Result<Exit, Failure> {
+fn start(options: channel::options::Options) -> Result<Exit, Failure> {
     output::start_log();
-    Err(Failure::new(Exit::Internal, format!("{options:?} has no driver yet")))
+    let ending = channel::run(options).map_err(|error| match error {
+        ChannelError::Place(error) => Failure::from(error),
+        ChannelError::Mailbox(OpenError::NotEmpty(_) | OpenError::NotADirectory(_) | OpenError::NotOurs(_)) => {
+            Failure::usage(error)
+        }
+        ChannelError::Mailbox(OpenError::Io { .. }) | ChannelError::Runtime(_) => {
+            Failure { exit: Exit::Internal, why: error.into() }
+        }
+    })?;
+    Ok(match ending {
+        Ending::Done => Exit::Done,
+        Ending::Internal => Exit::Internal,
+        Ending::HandshakeFailed => Exit::HandshakeFailed,
+        Ending::Unreachable => Exit::Unreachable,
+        Ending::Timeout => Exit::Timeout,
+        Ending::Undelivered => Exit::Undelivered,
+        Ending::Protocol => Exit::Protocol,
+        Ending::Interrupted => Exit::Interrupted,
+    })
 }
 
 /// The runtime directory, after what dead channels left has been swept.

@@ -258,7 +258,7 @@ impl Session {
             Phase::Open(open) => {
                 let result = open.handle_frame(frame, now, &mut self.events);
                 if let Err(error) = result {
-                    open.fail(error, now);
+                    open.fail(error, now, &mut self.events);
                 }
                 result
             }

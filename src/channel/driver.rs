@@ -32,6 +32,9 @@ const PEER_CLOSED: Duration = Duration::from_secs(2);
 /// `status.json` is written at most this often.
 const STATUS: Duration = Duration::from_millis(200);
 
+/// Where nothing is due the clock is looked at this often.
+const NOTHING_DUE: Duration = Duration::from_secs(3600);
+
 /// What happens outside of the channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
@@ -135,20 +138,20 @@ impl Driver {
     pub(super) async fn run(&mut self, inputs: &mut Inputs) -> Ending {
         let sleep = tokio::time::sleep_until(Instant::now().into());
         tokio::pin!(sleep);
+        let frames = self.transport.frames.clone();
         loop {
             self.pump();
             if self.over {
                 return self.closing.map_or(Ending::Internal, |closing| closing.ending);
             }
-            if let Some(at) = self.next_time() {
-                sleep.as_mut().reset(at.into());
-            }
+            let at = self.next_time().unwrap_or_else(|| Instant::now() + NOTHING_DUE);
+            sleep.as_mut().reset(at.into());
             tokio::select! {
                 event = self.transport.events.recv(), if !self.unlinked => match event {
                     Some(event) => self.on_transport(event),
                     None => self.unlinked = true,
                 },
-                permit = self.transport.frames.reserve(), if self.frame.is_some() && !self.unlinked => {
+                permit = frames.reserve(), if self.frame.is_some() && !self.unlinked => {
                     match (permit, self.frame.take(), self.link) {
                         (Ok(permit), Some(bytes), Some(link)) => permit.send(OutFrame { link, bytes }),
                         (Err(_), ..) => self.unlinked = true,
@@ -315,6 +318,7 @@ impl Driver {
             return;
         }
         let why = Some(error.to_string());
+        self.session.close(CloseReason::Internal, Instant::now());
         let ending = match error {
             SessionError::Tampered => {
                 self.tell(StatusEvent::Tampered(why));
@@ -554,8 +558,8 @@ impl Driver {
             };
             self.store.deafen();
             self.session.close(reason, now);
-            if let Some(SessionEvent::Closed) = self.session.poll_event() {
-                self.farewell_and_end();
+            while let Some(event) = self.session.poll_event() {
+                self.on_session(event);
             }
         }
     }

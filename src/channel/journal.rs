@@ -191,8 +191,10 @@ impl Inner {
 fn print(mut lines: Lines, queue: &Receiver<String>, unread: impl FnOnce()) {
     let mut unread = Some(unread);
     while let Ok(line) = queue.recv() {
-        if unread.is_some() && lines(&line).is_err() {
-            unread.take().map_or((), |unread| unread());
+        if unread.is_some() && lines(&line).is_err()
+            && let Some(unread) = unread.take()
+        {
+            unread();
         }
     }
 }

@@ -106,7 +106,7 @@ async fn within(
     let unread = notice.clone();
     let lines = std::mem::replace(&mut options.lines, Box::new(|_| Ok(())));
     let journal =
-        Journal::new(Arc::clone(mailbox), lines, move || drop(unread.send(Notice::Unread))).map_err(ChannelError::Runtime)?;
+        Journal::new(Arc::clone(mailbox), lines, move || notify(&unread, Notice::Unread)).map_err(ChannelError::Runtime)?;
     let journal = Arc::new(journal);
     if let Some(until_unread) = options.unread.take() {
         watch(until_unread, notice);
@@ -214,11 +214,16 @@ fn endpoint(relay: &Relay, runtime: &RuntimeDir) -> Result<Endpoint, TransportEr
 fn watch(until_unread: Box<dyn FnOnce() + Send>, notice: UnboundedSender<Notice>) {
     let watching = std::thread::Builder::new().name("stdout".into()).spawn(move || {
         until_unread();
-        drop(notice.send(Notice::Unread));
+        notify(&notice, Notice::Unread);
     });
     if let Err(error) = watching {
         tracing::warn!(%error, "the end of standard output will be noticed late");
     }
+}
+
+/// Tells the driver; one that has ended needs to know nothing.
+fn notify(notices: &UnboundedSender<Notice>, notice: Notice) {
+    let _ = notices.send(notice);
 }
 
 /// Signals as notices.

@@ -24,6 +24,19 @@ pub fn data(lines: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// Blocks until nobody reads standard output any more: the reader of a pipe has gone, or a terminal was closed. Never
+/// returns for a file.
+pub fn until_unread() {
+    let out = io::stdout();
+    loop {
+        let mut watched = [rustix::event::PollFd::new(&out, rustix::event::PollFlags::empty())];
+        match rustix::event::poll(&mut watched, None) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
 /// Tells a person something.
 pub fn note(text: &str) {
     // Nobody reads it: there is nobody to tell.

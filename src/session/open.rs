@@ -323,14 +323,14 @@ impl Open {
     }
 
     /// A fault of the other end, or of what lies between: the last record says which.
-    pub(super) fn fail(&mut self, error: SessionError, now: Instant) {
+    pub(super) fn fail(&mut self, error: SessionError, now: Instant, events: &mut VecDeque<SessionEvent>) {
         let reason = match error {
             SessionError::Tampered => CloseReason::Tampered,
             SessionError::Peer(_) => CloseReason::Protocol,
             SessionError::FrameLimit => CloseReason::Internal,
             SessionError::UsedUp => CloseReason::UsedUp,
         };
-        self.close(reason, now, &mut VecDeque::new());
+        self.close(reason, now, events);
     }
 
     fn finish(&mut self, events: &mut VecDeque<SessionEvent>) {
@@ -427,7 +427,7 @@ impl Open {
         match self.out.poll_record(now, events) {
             Ok(record) => record,
             Err(error) => {
-                self.fail(error, now);
+                self.fail(error, now, events);
                 None
             }
         }
