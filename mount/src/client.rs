@@ -4,7 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -199,8 +199,9 @@ pub fn flush(channel: &Path, deadline: Instant, alive: &dyn Fn() -> bool) -> Res
         if now >= deadline {
             return Err(FlushError::Late(waiting(&outbox)));
         }
-        match changes.recv_timeout(LIFE.min(deadline - now)) {
-            Err(RecvTimeoutError::Timeout) if !alive() => {
+        let woken = changes.recv_timeout(LIFE.min(deadline - now));
+        match woken {
+            _ if request.is_removed() || (woken.is_err() && !alive()) => {
                 // Its last act may have been to answer.
                 let answer = request.answer().map_err(|error| failed(channel, error))?;
                 return answer.unwrap_or(Err(FlushError::Ended));
@@ -224,6 +225,11 @@ impl Request {
         let path = dir.join(unique());
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         Ok(Self { path, file })
+    }
+
+    /// Whether the mailbox was taken away with its directory.
+    fn is_removed(&self) -> bool {
+        self.file.metadata().is_ok_and(|found| found.nlink() == 0)
     }
 
     /// The answer, once its line is whole.
