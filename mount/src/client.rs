@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -175,20 +175,10 @@ pub fn request_close(channel: &Path, now: bool) -> Result<(), PostError> {
 /// [`FlushError`].
 pub fn flush(channel: &Path, deadline: Instant, alive: &dyn Fn() -> bool) -> Result<(), FlushError> {
     let outbox = outbox_of(channel)?;
-    let (changed, changes) = mpsc::channel();
-    let watcher = RecommendedWatcher::new(
-        move |_| {
-            // Who waited may be done.
-            let _ = changed.send(());
-        },
-        notify::Config::default(),
-    );
     let dir = channel.join(FLUSH);
-    let watching = watcher.and_then(|mut watcher| {
-        watcher.watch(&dir, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    let _watcher = watching.map_err(|error| failed(channel, io::Error::other(error)))?;
+    let (changed, changes) = mpsc::channel();
+    // Where no watch can be had, the answer is looked for as often as the mailbox's life.
+    let _watcher = watch(&dir, changed.clone()).ok();
     let mut request = Request::make(&dir).map_err(|error| failed(channel, error))?;
     loop {
         // The request stays readable when the mailbox and its directory are gone.
@@ -206,12 +196,20 @@ pub fn flush(channel: &Path, deadline: Instant, alive: &dyn Fn() -> bool) -> Res
                 let answer = request.answer().map_err(|error| failed(channel, error))?;
                 return answer.unwrap_or(Err(FlushError::Ended));
             }
-            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(failed(channel, io::Error::other("watching ended")).into());
-            }
+            Ok(()) | Err(_) => {}
         }
     }
+}
+
+/// Tells of everything that happens in a directory, until it is dropped.
+fn watch(dir: &Path, changed: Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let tell = move |_| {
+        // Who waited may be done.
+        let _ = changed.send(());
+    };
+    let mut watcher = RecommendedWatcher::new(tell, notify::Config::default())?;
+    watcher.watch(dir, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
 }
 
 /// A request file, which the mailbox writes its answer into. Dropping it removes it.

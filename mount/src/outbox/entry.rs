@@ -52,6 +52,9 @@ pub struct Rules {
     pub settle: Duration,
     /// The same for an empty file and an empty directory; a name that is not sent is reported after as long.
     pub empty: Duration,
+    /// From the making of a link to its offer: `ln -sf` makes it under another name and renames it. One that was
+    /// renamed into place waits for nothing.
+    pub link: Duration,
     /// How long a delivered text stays after its last close: longer than the clock of the file system takes to tick,
     /// so that a text written over it is seen as another.
     pub text_stays: Duration,
@@ -68,6 +71,7 @@ impl Rules {
     pub const DIR: Self = Self {
         settle: Duration::from_millis(500),
         empty: Duration::from_secs(2),
+        link: Duration::from_millis(20),
         text_stays: Duration::from_millis(20),
         file_stays: Duration::from_secs(2),
         dir_stays: Duration::from_secs(10),

@@ -233,7 +233,8 @@ impl Outbox {
     /// How long an entry waits after its last close.
     fn pause(&self, entry: &Entry) -> Duration {
         let first = match entry.node {
-            Node::Link => Duration::ZERO,
+            Node::Link if entry.complete => Duration::ZERO,
+            Node::Link => self.rules.link,
             Node::Dir => self.rules.empty,
             Node::File if entry.identity.size == 0 => self.rules.empty,
             Node::File if entry.text && entry.complete => Duration::ZERO,
