@@ -83,7 +83,9 @@ impl Watch {
 
     /// A sign was taken; `true` where some were dropped since.
     pub(super) fn took(&self) -> bool {
-        self.backlog.waiting.fetch_sub(1, Ordering::Relaxed);
+        let less = |waiting: usize| Some(waiting.saturating_sub(1));
+        // It always answers.
+        let _ = self.backlog.waiting.try_update(Ordering::Relaxed, Ordering::Relaxed, less);
         self.backlog.lost.swap(false, Ordering::Acquire)
     }
 }

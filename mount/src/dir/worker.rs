@@ -1,6 +1,9 @@
 //! The mailbox's own thread: takes signs and orders from one queue, looks at the outbox's paths, and does what the
 //! state machine asks for. Nothing else reads or changes the state machine.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
