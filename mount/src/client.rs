@@ -4,10 +4,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -175,20 +175,10 @@ pub fn request_close(channel: &Path, now: bool) -> Result<(), PostError> {
 /// [`FlushError`].
 pub fn flush(channel: &Path, deadline: Instant, alive: &dyn Fn() -> bool) -> Result<(), FlushError> {
     let outbox = outbox_of(channel)?;
-    let (changed, changes) = mpsc::channel();
-    let watcher = RecommendedWatcher::new(
-        move |_| {
-            // Who waited may be done.
-            let _ = changed.send(());
-        },
-        notify::Config::default(),
-    );
     let dir = channel.join(FLUSH);
-    let watching = watcher.and_then(|mut watcher| {
-        watcher.watch(&dir, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    let _watcher = watching.map_err(|error| failed(channel, io::Error::other(error)))?;
+    let (changed, changes) = mpsc::channel();
+    // Where no watch can be had, the answer is looked for as often as the mailbox's life.
+    let _watcher = watch(&dir, changed.clone()).ok();
     let mut request = Request::make(&dir).map_err(|error| failed(channel, error))?;
     loop {
         // The request stays readable when the mailbox and its directory are gone.
@@ -199,18 +189,27 @@ pub fn flush(channel: &Path, deadline: Instant, alive: &dyn Fn() -> bool) -> Res
         if now >= deadline {
             return Err(FlushError::Late(waiting(&outbox)));
         }
-        match changes.recv_timeout(LIFE.min(deadline - now)) {
-            Err(RecvTimeoutError::Timeout) if !alive() => {
+        let woken = changes.recv_timeout(LIFE.min(deadline - now));
+        match woken {
+            _ if request.is_removed() || (woken.is_err() && !alive()) => {
                 // Its last act may have been to answer.
                 let answer = request.answer().map_err(|error| failed(channel, error))?;
                 return answer.unwrap_or(Err(FlushError::Ended));
             }
-            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(failed(channel, io::Error::other("watching ended")).into());
-            }
+            Ok(()) | Err(_) => {}
         }
     }
+}
+
+/// Tells of everything that happens in a directory, until it is dropped.
+fn watch(dir: &Path, changed: Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let tell = move |_| {
+        // Who waited may be done.
+        let _ = changed.send(());
+    };
+    let mut watcher = RecommendedWatcher::new(tell, notify::Config::default())?;
+    watcher.watch(dir, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
 }
 
 /// A request file, which the mailbox writes its answer into. Dropping it removes it.
@@ -224,6 +223,11 @@ impl Request {
         let path = dir.join(unique());
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         Ok(Self { path, file })
+    }
+
+    /// Whether the mailbox was taken away with its directory.
+    fn is_removed(&self) -> bool {
+        self.file.metadata().is_ok_and(|found| found.nlink() == 0)
     }
 
     /// The answer, once its line is whole.

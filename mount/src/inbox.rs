@@ -11,6 +11,10 @@ pub const MAX_TRIES: u32 = 1000;
 /// Most names of which the next number is remembered, at most [`crate::name::MAX_PATH`] bytes each: 4 MiB.
 const MAX_REMEMBERED: usize = 1024;
 
+/// What a file or directory costs besides its bytes, in bytes: its inode and its name. So a peer cannot fill a disk with
+/// things that are empty.
+pub const ITEM_COST: u64 = 1024;
+
 /// How many bytes the inbox holds, against its limit. Shared by every item on its way.
 #[derive(Debug)]
 pub struct Budget {

@@ -4,6 +4,9 @@
 //! appearance) and the two back ends. Knows no crypto of the wire and no network: a channel reads [`OutboxEvent`]s,
 //! answers each offer with one [`Outcome`], and writes what the peer sent through [`Mailbox::receive`].
 //! The meaning of every operation is `mount/SEMANTICS.md`.
+//!
+//! [`name`], [`ignore`], [`outbox`] and [`inbox`] decide and do no I/O; [`dir`] is the back end that acts; [`client`] is
+//! what other processes do with a mailbox by files alone.
 
 pub mod client;
 pub mod dir;
@@ -272,7 +275,8 @@ impl Backend {
     }
 }
 
-/// Takes the outbox's decisions; called from the mailbox's own thread, must not block. `false` means nobody listens.
+/// Takes the outbox's decisions; called from the mailbox's own thread, must not block, and must not ask
+/// [`Mailbox::undelivered`], which that thread answers. `false` means nobody listens.
 pub type Outlet = Box<dyn FnMut(OutboxEvent) -> bool + Send>;
 
 /// One end of a channel as a directory. Calls may block on the file system, never on the network.

@@ -66,7 +66,13 @@ pub struct Ticket {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prepared {
     /// It was offered with this content.
-    Offered(Identity),
+    Offered {
+        /// Its identity.
+        identity: Identity,
+        /// A fingerprint of its bytes, where it was written so lately that the clock of the file system may give the
+        /// next content the same identity.
+        mark: Option<u64>,
+    },
     /// Somebody is still writing it.
     Open,
     /// It has another content than was last seen, and nobody can say whether that is complete.
@@ -178,7 +184,7 @@ impl Outbox {
         let (old, text) = (entry.state.clone(), entry.text);
         entry.identity = stat.identity;
         entry.text = is_text_name(path) && stat.node == Node::File && stat.identity.size <= MAX_TEXT;
-        (entry.complete, entry.order, entry.touched) = (complete, order, now);
+        (entry.complete, entry.order, entry.touched, entry.mark) = (complete, order, now, None);
         // A text that was offered is a message of its own: the next one does not take it back.
         if let (State::Offered(id), false) = (old, text) {
             self.withdraw(id, End::Becomes(&Member::Path(path.into())));
@@ -290,6 +296,20 @@ impl Outbox {
         }
     }
 
+    /// The identity and the fingerprint of what was offered from a path, where [`Prepared::Offered`] gave one.
+    #[must_use]
+    pub fn mark(&self, path: &str) -> Option<(Identity, u64)> {
+        self.entries.get(path).and_then(|entry| entry.mark.map(|mark| (entry.identity, mark)))
+    }
+
+    /// The bytes at a path are others, although their identity is the same: the next touch is a change.
+    pub fn doubt(&mut self, path: &str) {
+        if let Some(entry) = self.entries.get_mut(path) {
+            entry.identity.mtime = (0, 0);
+            entry.mark = None;
+        }
+    }
+
     /// What is known at a path.
     #[must_use]
     pub fn known(&self, path: &str) -> Option<Stat> {
@@ -369,6 +389,7 @@ impl Outbox {
             touched: now,
             tries: 0,
             carried: false,
+            mark: None,
         };
         self.tops.weigh(top_of(path), None, Some(entry.state.weight()), now);
         self.entries.insert(path.into(), entry);

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::beneath::{self, DIR_MODE, FILE_MODE};
 use super::layout::{self, INCOMING, Layout};
-use crate::inbox::{Budget, Numbers, candidates};
+use crate::inbox::{Budget, ITEM_COST, Numbers, candidates};
 use crate::name::{Root, SafeName};
 use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};
 use group::Tree;
@@ -84,7 +84,7 @@ impl Inbox {
         }
         let limit = self.budget.limit();
         match head.size {
-            Some(size) if size > limit => Err(Refusal::TooLarge { limit }),
+            Some(size) if size > limit.saturating_sub(ITEM_COST) => Err(Refusal::TooLarge { limit }),
             Some(size) => {
                 self.budget.charge(size, || self.recount())?;
                 self.budget.refund(size);
@@ -94,7 +94,7 @@ impl Inbox {
         }
     }
 
-    /// The bytes that inbox and staging hold; `None` where they were counted only just now.
+    /// What inbox and staging hold; `None` where they were counted only just now.
     fn recount(&self) -> Option<u64> {
         let mut last = self.recounted.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_some_and(|last| last.elapsed() < RECOUNT) {
@@ -110,11 +110,31 @@ impl Inbox {
         let mut dir = rustix::io::dup(root).map_err(refusal)?;
         let mut way = String::new();
         for part in parts {
-            let (next, name) = enter(&dir, part)?;
+            let (next, name) = self.enter(&dir, part)?;
             way = format!("{way}{name}/");
             dir = next;
         }
         Ok((dir, way))
+    }
+
+    /// Makes or enters a directory, under a number where something else has its name.
+    fn enter(&self, dir: &OwnedFd, part: &str) -> Result<(OwnedFd, String), Refusal> {
+        for (_, name) in candidates(part, 2) {
+            match beneath::open_dir(dir, &name) {
+                Ok(entered) => return Ok((entered, name)),
+                Err(Errno::NOTDIR | Errno::LOOP) => continue,
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(refusal(error)),
+            }
+            self.budget.charge(ITEM_COST, || self.recount())?;
+            let made = match beneath::make_dir(dir, &name) {
+                // Somebody was quicker.
+                Err(Errno::EXIST) => beneath::open_dir(dir, &name),
+                result => result,
+            };
+            return made.map(|made| (made, name)).map_err(refusal);
+        }
+        Err(Refusal::BadName)
     }
 
     /// Renames something staged into place under the first name that is free; returns that name.
@@ -181,8 +201,11 @@ struct Charge {
 }
 
 impl Charge {
-    fn new(inbox: &Arc<Inbox>) -> Self {
-        Self { inbox: Arc::clone(inbox), bytes: 0 }
+    /// Counts an item without a byte.
+    fn new(inbox: &Arc<Inbox>) -> Result<Self, Refusal> {
+        let mut charge = Self { inbox: Arc::clone(inbox), bytes: 0 };
+        charge.add(ITEM_COST)?;
+        Ok(charge)
     }
 
     fn add(&mut self, bytes: u64) -> Result<(), Refusal> {
@@ -195,9 +218,9 @@ impl Charge {
         Ok(())
     }
 
-    /// The bytes stay; returns how many.
+    /// What was counted stays; returns the bytes without what the item itself costs.
     fn keep(&mut self) -> u64 {
-        std::mem::take(&mut self.bytes)
+        std::mem::take(&mut self.bytes) - ITEM_COST
     }
 }
 
@@ -209,23 +232,6 @@ impl Drop for Charge {
 
 fn safe(name: &str, root: Root) -> Result<SafeName, Refusal> {
     SafeName::parse(name, root).map_err(|_| Refusal::BadName)
-}
-
-/// Makes or enters a directory, under a number where something else has its name.
-fn enter(dir: &OwnedFd, part: &str) -> Result<(OwnedFd, String), Refusal> {
-    for (_, name) in candidates(part, 2) {
-        match beneath::make_dir(dir, &name) {
-            Ok(made) => return Ok((made, name)),
-            Err(Errno::EXIST) => {}
-            Err(error) => return Err(refusal(error)),
-        }
-        match beneath::open_dir(dir, &name) {
-            Ok(entered) => return Ok((entered, name)),
-            Err(Errno::NOTDIR | Errno::LOOP) => {}
-            Err(error) => return Err(refusal(error)),
-        }
-    }
-    Err(Refusal::BadName)
 }
 
 /// Gives a complete file its mode and time.
@@ -261,15 +267,18 @@ fn io_refusal(error: io::Error) -> Refusal {
     Errno::from_io_error(&error).map_or_else(|| Refusal::Io(error), refusal)
 }
 
-/// The bytes of all files below a directory.
+/// What everything below a directory counts.
 fn size_below(dir: &Path) -> u64 {
     let (mut todo, mut all) = (vec![dir.to_owned()], 0u64);
     while let Some(dir) = todo.pop() {
         // What is gone in the meantime holds nothing.
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             match entry.metadata() {
-                Ok(found) if found.is_dir() => todo.push(entry.path()),
-                Ok(found) => all = all.saturating_add(found.len()),
+                Ok(found) if found.is_dir() => {
+                    all = all.saturating_add(ITEM_COST);
+                    todo.push(entry.path());
+                }
+                Ok(found) => all = all.saturating_add(found.len()).saturating_add(ITEM_COST),
                 Err(_) => {}
             }
         }

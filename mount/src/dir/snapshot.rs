@@ -1,7 +1,9 @@
 //! From something that is due to an offer: opens it, makes sure that nobody writes it, and takes or holds its bytes.
 
+use std::hash::{DefaultHasher, Hasher as _};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -12,6 +14,24 @@ use super::linked::{Linked, place_of};
 use super::source::{OpenFile, time};
 use crate::outbox::{Identity, Node, Prepared, Ticket};
 use crate::{Content, Kind, MAX_TEXT, MAX_WHOLE, Offer, SourceError};
+
+/// The longest tick of a file system's clock. What was written less than this ago may be written again within the same
+/// tick, with the same size: its identity would not tell.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Whether a content was written so lately that its identity may hide the next one.
+pub(super) fn is_fresh(identity: Identity) -> bool {
+    let age = time(identity.mtime).map(|at| at.elapsed());
+    // A time in the future is no better.
+    !matches!(age, Some(Ok(age)) if age > TICK)
+}
+
+/// Tells contents apart that their owner wrote; nobody gains from two that are alike.
+pub(super) fn fingerprint(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
 
 /// Takes snapshots of one outbox.
 pub(super) struct Snapshots {
@@ -36,6 +56,13 @@ impl Snapshots {
             Node::Dir => self.directory(ticket),
             Node::Link => self.link(ticket),
         }
+    }
+
+    /// The fingerprint of a short file, or of a text.
+    pub(super) fn fingerprint(&self, path: &str) -> Option<u64> {
+        let file = beneath::open_file(&self.outbox, path).ok()?;
+        let mut open = OpenFile::new(file).ok()??;
+        open.whole(MAX_TEXT).ok().map(|bytes| fingerprint(&bytes))
     }
 
     /// Whether somebody is writing a path, as far as can be said.

@@ -66,7 +66,12 @@ impl Watch {
             }
         };
         let config = Config::default().with_follow_symlinks(false);
-        let watcher = RecommendedWatcher::new(handler, config).map_err(into_io)?;
+        let watcher = RecommendedWatcher::new(handler, config).map_err(|error| match into_io(error) {
+            error if error.raw_os_error() == Some(libc::EMFILE) => io::Error::other(
+                "too many watchers or files are open; raise fs.inotify.max_user_instances or ulimit -n",
+            ),
+            error => error,
+        })?;
         Ok(Self { watcher, backlog })
     }
 
@@ -78,7 +83,9 @@ impl Watch {
 
     /// A sign was taken; `true` where some were dropped since.
     pub(super) fn took(&self) -> bool {
-        self.backlog.waiting.fetch_sub(1, Ordering::Relaxed);
+        let less = |waiting: usize| Some(waiting.saturating_sub(1));
+        // It always answers.
+        let _ = self.backlog.waiting.try_update(Ordering::Relaxed, Ordering::Relaxed, less);
         self.backlog.lost.swap(false, Ordering::Acquire)
     }
 }

@@ -1,6 +1,9 @@
 //! The mailbox's own thread: takes signs and orders from one queue, looks at the outbox's paths, and does what the
 //! state machine asks for. Nothing else reads or changes the state machine.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -14,10 +17,10 @@ use rustix::io::Errno;
 use super::beneath;
 use super::layout::{self, Layout};
 use super::leave::{Leaver, Moved};
-use super::snapshot::Snapshots;
+use super::snapshot::{self, Snapshots};
 use super::watch::{self, Watch};
 use crate::outbox::{self, Action, Answer, MAX_ENTRIES, Node, Outbox, Prepared, Rules, Stat, Ticket};
-use crate::{Ctl, EntryId, LeftOut, OutboxEvent, Outcome, Outlet, ignore, name};
+use crate::{Content, Ctl, EntryId, LeftOut, OutboxEvent, Outcome, Outlet, ignore, name};
 
 /// How long the new name of a moved file may take to arrive after the old one. The kernel tells both in one system
 /// call; only a reader that comes in between sees them apart.
@@ -103,6 +106,25 @@ impl Worker {
                 }
             }
         }
+        self.end_flushes();
+    }
+
+    /// Answers every flush, also those whose sign did not arrive in time.
+    fn end_flushes(&mut self) {
+        let requests = beneath::open_dir(&self.layout.channel, layout::FLUSH).map_err(io::Error::from);
+        for name in requests.and_then(beneath::names).into_iter().flatten().filter_map(Result::ok) {
+            let path =
+                self.layout.path.join(layout::FLUSH).join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+            let is_new = std::fs::symlink_metadata(&path).is_ok_and(|found| found.len() == 0);
+            if let Some(token) =
+                self.flush_token(&path).filter(|token| is_new && !self.outbox.is_flushing(token))
+            {
+                self.flush(token);
+            }
+        }
+        while let Some(answer) = self.outbox.next_answer() {
+            self.answer(&answer);
+        }
         for answer in self.outbox.abandon_flushes("the channel closed before it was stored") {
             self.answer(&answer);
         }
@@ -162,8 +184,13 @@ impl Worker {
     fn prepare(&mut self, ticket: &Ticket) {
         let result = match self.snapshots.take(ticket) {
             Ok((offer, identity)) => {
+                let bytes = match &offer.content {
+                    Content::Whole(bytes) if snapshot::is_fresh(identity) => Some(bytes.clone()),
+                    _ => None,
+                };
                 self.emit(OutboxEvent::Offer(offer));
-                Prepared::Offered(identity)
+                // After it went: a text does not wait for this.
+                Prepared::Offered { identity, mark: bytes.map(|bytes| snapshot::fingerprint(&bytes)) }
             }
             Err(why) => why,
         };
@@ -282,6 +309,13 @@ impl Worker {
             self.outbox.leave_out(&name, reason.into(), now);
             return None;
         };
+        if sign == outbox::Sign::Complete
+            && let Some((offered, mark)) = self.outbox.mark(&name)
+            && offered == identity
+            && self.snapshots.fingerprint(&name).is_some_and(|now| now != mark)
+        {
+            self.outbox.doubt(&name);
+        }
         let sent = self.outbox.touch(&name, stat, sign, now);
         (sent && stat.node == Node::Dir).then(|| path.to_owned())
     }

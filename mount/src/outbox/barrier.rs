@@ -57,6 +57,11 @@ impl Barriers {
         fits
     }
 
+    /// Whether a request waits.
+    pub(super) fn is_waiting(&self, token: &str) -> bool {
+        self.waiting.iter().any(|(_, answer)| answer.token == token)
+    }
+
     /// Drops a request whose asker is gone.
     pub(super) fn forget(&mut self, token: &str) {
         self.waiting.retain(|(_, answer)| answer.token != token);

@@ -52,6 +52,12 @@ pub struct Rules {
     pub settle: Duration,
     /// The same for an empty file and an empty directory; a name that is not sent is reported after as long.
     pub empty: Duration,
+    /// From the making of a link to its offer: `ln -sf` makes it under another name and renames it. One that was
+    /// renamed into place waits for nothing.
+    pub link: Duration,
+    /// How long a delivered text stays after its last close: longer than the clock of the file system takes to tick,
+    /// so that a text written over it is seen as another.
+    pub text_stays: Duration,
     /// How long a delivered file stays after its last close.
     pub file_stays: Duration,
     /// How long a delivered directory stays after the last change in it.
@@ -65,6 +71,8 @@ impl Rules {
     pub const DIR: Self = Self {
         settle: Duration::from_millis(500),
         empty: Duration::from_secs(2),
+        link: Duration::from_millis(20),
+        text_stays: Duration::from_millis(20),
         file_stays: Duration::from_secs(2),
         dir_stays: Duration::from_secs(10),
         empty_dir_stays: Duration::from_secs(60),
@@ -144,6 +152,8 @@ pub(super) struct Entry {
     pub(super) tries: u32,
     /// A directory of which something was offered: it is known at the other end even when it is empty later.
     pub(super) carried: bool,
+    /// The fingerprint of the bytes that were offered, where the identity may hide a change.
+    pub(super) mark: Option<u64>,
 }
 
 impl Entry {

@@ -20,7 +20,7 @@ impl Outbox {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
-        if let Some(answer) = self.barriers.next() {
+        if let Some(answer) = self.next_answer() {
             return Some(Action::Answer(answer));
         }
         if let Some(ticket) = self.next_ticket(now) {
@@ -53,8 +53,8 @@ impl Outbox {
             return;
         };
         match result {
-            Prepared::Offered(identity) => {
-                entry.identity = identity;
+            Prepared::Offered { identity, mark } => {
+                (entry.identity, entry.mark) = (identity, mark);
                 self.credit = self.credit.saturating_sub(1);
                 self.offers.insert(ticket.entry, Offered { path: Arc::clone(path), withdrawn: false });
                 self.set_state(path, State::Offered(ticket.entry), now);
@@ -125,6 +125,17 @@ impl Outbox {
             Member::Path(path) => answer.fail(path, reason),
             Member::Offer(id) => answer.fail(offers.get(id).map_or("", |offer| &*offer.path), reason),
         })
+    }
+
+    /// Whether a flush waits under this token.
+    #[must_use]
+    pub fn is_flushing(&self, token: &str) -> bool {
+        self.barriers.is_waiting(token)
+    }
+
+    /// The answer to a flush that waits for nothing any more. [`Outbox::next`] gives them, too.
+    pub fn next_answer(&mut self) -> Option<Answer> {
+        self.barriers.next()
     }
 
     /// Nobody waits for this flush any more.
@@ -222,7 +233,8 @@ impl Outbox {
     /// How long an entry waits after its last close.
     fn pause(&self, entry: &Entry) -> Duration {
         let first = match entry.node {
-            Node::Link => Duration::ZERO,
+            Node::Link if entry.complete => Duration::ZERO,
+            Node::Link => self.rules.link,
             Node::Dir => self.rules.empty,
             Node::File if entry.identity.size == 0 => self.rules.empty,
             Node::File if entry.text && entry.complete => Duration::ZERO,
@@ -253,7 +265,7 @@ impl Outbox {
         let entry = self.entries.get(name)?;
         let at = match entry.node {
             Node::Link => entry.touched,
-            Node::File if entry.text => entry.touched,
+            Node::File if entry.text => entry.touched + self.rules.text_stays,
             Node::File => entry.touched + self.rules.file_stays,
             Node::Dir if self.below(name).next().is_some() => top.touched + self.rules.dir_stays,
             Node::Dir => top.touched + self.rules.empty_dir_stays,

@@ -1,5 +1,7 @@
 //! The rules of sending and leaving on virtual time.
 
+mod flushing;
+
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -74,9 +76,9 @@ impl Rig {
                     let result = match self.stats.get(&path) {
                         None => Prepared::Gone,
                         Some(_) if self.open.contains(&path) => Prepared::Open,
-                        Some(stat) => Prepared::Offered(stat.identity),
+                        Some(stat) => Prepared::Offered { identity: stat.identity, mark: Some(7) },
                     };
-                    let offered = matches!(result, Prepared::Offered(_));
+                    let offered = matches!(result, Prepared::Offered { .. });
                     self.outbox.prepared(&ticket, result, self.now);
                     if !offered {
                         continue;
@@ -123,7 +125,7 @@ fn a_text_goes_at_once_and_leaves_when_delivered() {
     rig.write("message");
     assert_eq!(rig.run(), ["text message"]);
     rig.deliver("message");
-    assert_eq!(rig.run(), ["leave message (1)"]);
+    assert_eq!(rig.pass(20), ["leave message (1)"]);
     assert_eq!(rig.outbox.undelivered(9).1, 0);
 }
 
@@ -252,7 +254,7 @@ fn a_text_that_is_written_again_is_another_message() {
     rig.outbox.outcome(first, Outcome::Delivered, rig.now);
     assert_eq!(rig.run(), NOTHING);
     rig.deliver("message");
-    assert_eq!(rig.run(), ["leave message (1)"]);
+    assert_eq!(rig.pass(20), ["leave message (1)"]);
 }
 
 #[test]
@@ -356,9 +358,11 @@ fn an_open_file_is_waited_for() {
 }
 
 #[test]
-fn a_link_goes_at_once_and_leaves_when_delivered() {
+fn a_link_hardly_waits_and_leaves_when_delivered() {
     let mut rig = rig();
-    rig.put("model.bin", Node::Link, 20, Sign::Seen);
+    rig.put("CuAb12Cd", Node::Link, 20, Sign::Seen);
+    assert_eq!(rig.pass(19), NOTHING);
+    rig.rename("CuAb12Cd", "model.bin");
     assert_eq!(rig.run(), ["offer model.bin"]);
     rig.deliver("model.bin");
     assert_eq!(rig.run(), ["leave model.bin (1)"]);
@@ -422,6 +426,7 @@ fn what_cannot_leave_is_tried_again_later() {
     rig.write("message");
     rig.run();
     rig.deliver("message");
+    rig.now += Duration::from_millis(20);
     assert!(matches!(rig.outbox.next(rig.now), Some(Action::Leave(_))));
     rig.outbox.stays("message", rig.now);
     assert_eq!(rig.pass(1999), NOTHING);
@@ -488,97 +493,6 @@ fn finish_offers_what_settles_and_then_says_so() {
 }
 
 #[test]
-fn flush_of_nothing_is_answered_at_once() {
-    let mut rig = rig();
-    assert!(rig.outbox.flush("t".to_owned(), &mut |_| false));
-    assert_eq!(rig.run(), ["answer t []"]);
-}
-
-#[test]
-fn flush_waits_for_what_settles_and_for_what_is_on_its_way() {
-    let mut rig = rig();
-    rig.write("message");
-    rig.run();
-    rig.write("a");
-    rig.outbox.flush("t".to_owned(), &mut |_| false);
-    rig.write("later");
-    assert_eq!(rig.pass(500), ["offer a", "offer later"]);
-    rig.deliver("message");
-    assert_eq!(rig.run(), ["leave message (1)"]);
-    rig.deliver("a");
-    assert_eq!(rig.run(), ["answer t []"]);
-}
-
-#[test]
-fn flush_follows_rewrites_and_renames_and_forgets_what_is_removed() {
-    let mut rig = rig();
-    rig.write("a");
-    rig.write("b");
-    rig.pass(500);
-    rig.outbox.flush("t".to_owned(), &mut |_| false);
-    rig.write("a");
-    rig.rename("a", "c");
-    rig.remove("b");
-    rig.outcome("a", Outcome::Cancelled);
-    rig.outcome("b", Outcome::Cancelled);
-    assert_eq!(rig.pass(500), ["withdraw a", "withdraw b", "offer c"]);
-    rig.deliver("c");
-    assert_eq!(rig.run(), ["answer t []"]);
-}
-
-#[test]
-fn flush_names_what_was_refused_and_what_nobody_can_confirm() {
-    let mut rig = rig();
-    rig.write("a");
-    rig.write("b");
-    rig.pass(500);
-    rig.outcome("a", Outcome::Refused("too large".to_owned()));
-    rig.outbox.flush("t".to_owned(), &mut |_| false);
-    rig.outcome("b", Outcome::Sent);
-    assert_eq!(
-        rig.run(),
-        [r#"answer t [("a", "too large"), ("b", "the peer's version gives no receipts")]"#]
-    );
-}
-
-#[test]
-fn flush_does_not_wait_for_what_is_being_written_nor_without_end() {
-    let mut rig = rig();
-    rig.put("open", Node::File, 3, Sign::Seen);
-    assert!(rig.outbox.flush("t".to_owned(), &mut |path| path == "open"));
-    assert_eq!(rig.run(), ["answer t []"]);
-    rig.write("a");
-    for n in 0..MAX_FLUSHES {
-        assert!(rig.outbox.flush(n.to_string(), &mut |_| false));
-    }
-    assert!(!rig.outbox.flush("one too many".to_owned(), &mut |_| false));
-    rig.outbox.forget_flush("3");
-    assert!(rig.outbox.flush("again".to_owned(), &mut |_| false));
-}
-
-#[test]
-fn flush_ends_with_names_when_the_channel_ends() {
-    let mut rig = rig();
-    rig.write("message");
-    rig.run();
-    rig.write("a");
-    rig.outbox.flush("t".to_owned(), &mut |_| false);
-    let answers = rig.outbox.abandon_flushes("closed");
-    let closed = |name: &str| (name.to_owned(), "closed".to_owned());
-    assert_eq!(answers[0].failed, [closed("a"), closed("message")]);
-    assert_eq!(rig.run(), NOTHING);
-}
-
-#[test]
-fn a_left_out_name_is_not_a_false_receipt() {
-    let mut rig = rig();
-    rig.write("a");
-    rig.outbox.flush("t".to_owned(), &mut |_| false);
-    rig.rename("a", "a~");
-    assert_eq!(rig.run(), [r#"answer t [("a", "an editor's backup")]"#]);
-}
-
-#[test]
 fn entries_are_bounded_and_looked_for_again() {
     let mut rig = rig();
     rig.outbox.credit = 0;
@@ -614,4 +528,16 @@ fn nothing_is_kept_of_what_is_gone() {
     assert!(outbox.entries.is_empty() && outbox.offers.is_empty() && outbox.timers.is_empty());
     assert!(outbox.ready.iter().all(BTreeMap::is_empty) && outbox.deadline().is_none());
     assert_eq!(outbox.unoffered, 0);
+}
+
+#[test]
+fn another_content_under_the_same_identity_is_sent_when_it_is_told() {
+    let mut rig = rig();
+    rig.write("message");
+    rig.run();
+    let stat = rig.stats["message"];
+    assert_eq!(rig.outbox.mark("message"), Some((stat.identity, 7)));
+    rig.outbox.doubt("message");
+    rig.outbox.touch("message", stat, Sign::Complete, rig.now);
+    assert_eq!(rig.run(), ["text message"]);
 }

@@ -53,9 +53,6 @@ fn everything_belongs_to_its_owner_only() {
 #[test]
 fn a_strange_umask_changes_nothing() {
     // The umask belongs to the whole process: another one makes the mailbox.
-    if std::env::var_os("MAILBOX_AT").is_some() {
-        return;
-    }
     let home = tempfile::tempdir().unwrap();
     let this = std::env::current_exe().unwrap();
     let script = format!(
@@ -69,7 +66,7 @@ fn a_strange_umask_changes_nothing() {
 #[test]
 #[ignore = "run by a_strange_umask_changes_nothing"]
 fn made_under_a_umask() {
-    let place = std::env::var_os("MAILBOX_PLACE").unwrap();
+    let Some(place) = std::env::var_os("MAILBOX_PLACE") else { return };
     let mailbox = open(Path::new(&place)).unwrap();
     let mut sink = mailbox
         .receive(&agent_wormhole_mount::Incoming { executable: true, ..head(Kind::File, "a/b") })

@@ -91,6 +91,21 @@ fn a_target_that_changes_while_it_is_read_is_offered_again() {
 }
 
 #[test]
+fn a_link_that_ln_replaces_is_never_offered_under_its_temporary_name() {
+    each(|fixture| {
+        fs::write(fixture.home("a"), "one").unwrap();
+        fs::write(fixture.home("b"), "two").unwrap();
+        fixture.sh("ln -s ../../a x");
+        let first = fixture.offer();
+        fixture.sh("ln -sf ../../b x");
+        assert_eq!(fixture.withdrawn(), first.entry);
+        let second = fixture.offer();
+        assert_eq!((second.name.as_str(), second.content), ("x", Body::Bytes(b"two".to_vec())));
+        fixture.nothing_more();
+    });
+}
+
+#[test]
 fn rm_of_a_link_cancels_and_a_new_link_sends_again() {
     each(|fixture| {
         fs::write(fixture.home("a"), "x").unwrap();

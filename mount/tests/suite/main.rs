@@ -12,5 +12,6 @@ mod fixture;
 mod leaving;
 mod links;
 mod receiving;
+mod semantics;
 mod sending;
 mod trees;

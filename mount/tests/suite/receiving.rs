@@ -202,26 +202,41 @@ fn a_group_appears_with_one_rename() {
 
 #[test]
 fn the_inbox_has_a_limit_and_what_is_removed_frees_space() {
-    each_limited(Some(1000), |fixture| {
-        let big = Incoming { size: Some(1001), ..head(Kind::File, "a") };
-        assert!(matches!(fixture.mailbox.receive(&big), Err(Refusal::TooLarge { limit: 1000 })));
-        assert!(matches!(fixture.receive(Kind::File, "a", &[0; 1001]), Err(Refusal::TooLarge { .. })));
-        fixture.receive(Kind::File, "a", &[0; 600]).unwrap();
+    each_limited(Some(100_000), |fixture| {
+        let big = Incoming { size: Some(100_001), ..head(Kind::File, "a") };
+        assert!(matches!(fixture.mailbox.receive(&big), Err(Refusal::TooLarge { limit: 100_000 })));
+        assert!(matches!(fixture.receive(Kind::File, "a", &[0; 100_001]), Err(Refusal::TooLarge { .. })));
+        fixture.receive(Kind::File, "a", &[0; 60_000]).unwrap();
         let mut half = fixture.mailbox.receive(&head(Kind::File, "b")).unwrap();
-        half.write(&[0; 400]).unwrap();
-        assert!(matches!(half.write(&[0; 1]), Err(Refusal::NoSpace)));
+        half.write(&[0; 35_000]).unwrap();
+        assert!(matches!(half.write(&[0; 5000]), Err(Refusal::NoSpace)));
         drop(half);
         let mut group = fixture.mailbox.receive_group(&head(Kind::Group, "g")).unwrap();
         let mut member = group.member(&head(Kind::File, "a")).unwrap();
-        member.write(&[0; 400]).unwrap();
+        member.write(&[0; 35_000]).unwrap();
         member.commit().unwrap();
         drop(group);
-        fixture.receive(Kind::File, "b", &[0; 400]).unwrap();
+        fixture.receive(Kind::File, "b", &[0; 35_000]).unwrap();
     });
-    each_limited(Some(1000), |fixture| {
-        let saved = fixture.receive(Kind::File, "a", &[0; 900]).unwrap();
+    each_limited(Some(100_000), |fixture| {
+        let saved = fixture.receive(Kind::File, "a", &[0; 90_000]).unwrap();
         fs::remove_file(saved.path).unwrap();
-        fixture.receive(Kind::File, "b", &[0; 900]).unwrap();
+        fixture.receive(Kind::File, "b", &[0; 90_000]).unwrap();
+    });
+}
+
+#[test]
+fn what_is_empty_counts_too() {
+    each_limited(Some(20 * 1024), |fixture| {
+        let deep = ["d"; 10].join("/");
+        fixture.receive(Kind::Dir, &deep, b"").unwrap();
+        fixture.receive(Kind::Dir, &deep, b"").unwrap();
+        for n in 0..7 {
+            fixture.receive(Kind::File, &n.to_string(), b"").unwrap();
+        }
+        let full =
+            (0..5).map(|n| fixture.receive(Kind::File, &format!("x{n}"), b"")).filter(Result::is_err).count();
+        assert!(full >= 2, "{full}");
     });
 }
 

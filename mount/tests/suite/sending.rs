@@ -101,6 +101,23 @@ fn a_text_written_again_is_two_messages() {
 }
 
 #[test]
+fn a_text_written_again_within_one_tick_of_the_clock_is_noticed() {
+    each(|fixture| {
+        fixture.write("message", "one");
+        let first = fixture.offer();
+        let mut file = OpenOptions::new().write(true).open(fixture.outbox("message")).unwrap();
+        file.write_all(b"two").unwrap();
+        file.set_modified(first.mtime.unwrap()).unwrap();
+        drop(file);
+        assert_eq!(bytes(&fixture.offer().content), b"two");
+        // Closed without a change it is the same message.
+        drop(OpenOptions::new().append(true).open(fixture.outbox("message")).unwrap());
+        fixture.write("mark.msg", "x");
+        assert_eq!(fixture.offer().name, "mark.msg");
+    });
+}
+
+#[test]
 fn a_slow_writer_yields_one_item_with_all_its_bytes() {
     each(|fixture| {
         let mut slow = File::create(fixture.outbox("slow.bin")).unwrap();

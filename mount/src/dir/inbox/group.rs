@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::sink::DirSink;
 use super::{Charge, Inbox, Staged, beneath, finish_file, io_refusal, refusal, safe, set_time};
-use crate::inbox::candidates;
+use crate::inbox::{ITEM_COST, candidates};
 use crate::name::{Root, SafeName};
 use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};
 
@@ -26,9 +26,9 @@ pub(super) struct Tree {
     kept: Kept,
 }
 
-/// The bytes of complete members; taken back with the group.
+/// What complete members count, taken back with the group, and their bytes alone.
 #[derive(Debug, Clone)]
-struct Kept(Arc<(Arc<Inbox>, AtomicU64)>);
+struct Kept(Arc<(Arc<Inbox>, AtomicU64, AtomicU64)>);
 
 impl Tree {
     pub(super) fn new(
@@ -38,7 +38,7 @@ impl Tree {
     ) -> Result<Self, Refusal> {
         let staged = Staged::new(inbox);
         let root = Arc::new(beneath::make_dir(&inbox.layout.incoming, &staged.name).map_err(refusal)?);
-        let kept = Kept(Arc::new((Arc::clone(inbox), AtomicU64::new(0))));
+        let kept = Kept(Arc::new((Arc::clone(inbox), AtomicU64::new(0), AtomicU64::new(0))));
         Ok(Self { staged, root, name, mtime, kept })
     }
 }
@@ -53,10 +53,11 @@ impl Group for Tree {
                 Ok(Box::new(DirSink::new(inbox, Arc::clone(&self.root), name, head.mtime)))
             }
             Kind::File | Kind::Text => {
+                let charge = Charge::new(inbox)?;
                 let (dir, way) = inbox.parents(&self.root, name.parents())?;
                 let (file, last) = create(&dir, name.last())?;
                 Ok(Box::new(Member {
-                    charge: Charge::new(inbox),
+                    charge,
                     file: file.into(),
                     place: Place { dir, last, complete: false },
                     way,
@@ -78,7 +79,8 @@ impl Group for Tree {
         set_time(&*root, mtime);
         let (dir, way) = inbox.parents(&inbox.layout.inbox, name.parents())?;
         let last = staged.place(&dir, &way, name.last())?;
-        Ok(inbox.saved(way + &last, kept.0.1.swap(0, Ordering::Relaxed)))
+        kept.0.1.store(0, Ordering::Relaxed);
+        Ok(inbox.saved(way + &last, kept.0.2.load(Ordering::Relaxed)))
     }
 }
 
@@ -129,7 +131,8 @@ impl Sink for Member {
         finish_file(&self.file, self.executable, self.mtime)?;
         self.place.complete = true;
         let size = self.charge.keep();
-        self.kept.0.1.fetch_add(size, Ordering::Relaxed);
+        self.kept.0.1.fetch_add(size + ITEM_COST, Ordering::Relaxed);
+        self.kept.0.2.fetch_add(size, Ordering::Relaxed);
         Ok(self.charge.inbox.saved(format!("{}{}", self.way, self.place.last), size))
     }
 }

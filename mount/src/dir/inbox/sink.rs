@@ -33,9 +33,9 @@ pub(super) struct FileSink {
 
 impl FileSink {
     pub(super) fn new(inbox: &Arc<Inbox>, head: &Incoming<'_>, target: Target) -> Result<Self, Refusal> {
+        let charge = Charge::new(inbox)?;
         let staged = Staged::new(inbox);
         let file = beneath::create_file(&inbox.layout.incoming, &staged.name).map_err(refusal)?;
-        let charge = Charge::new(inbox);
         Ok(Self { file: file.into(), staged, target, charge, executable: head.executable, mtime: head.mtime })
     }
 }

@@ -1,0 +1,112 @@
+//! What is found when signs were lost.
+
+use std::fs;
+use std::sync::mpsc::{self, Sender};
+use std::time::SystemTime;
+
+use super::*;
+
+/// A worker whose signs go nowhere, its directory, its queue, and what it tells.
+struct Deaf {
+    layout: Arc<Layout>,
+    orders: Sender<Order>,
+    events: Receiver<OutboxEvent>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    _nowhere: Receiver<Order>,
+    _home: tempfile::TempDir,
+}
+
+fn deaf() -> Deaf {
+    let home = tempfile::tempdir().unwrap();
+    let layout = Arc::new(Layout::create(&home.path().join("channel")).unwrap());
+    let (signs, nowhere) = mpsc::channel();
+    let (orders, queue) = mpsc::channel();
+    let (tell, events) = mpsc::channel();
+    let outlet = Box::new(move |event| tell.send(event).is_ok());
+    let worker = Worker::new(Arc::clone(&layout), outlet, signs).unwrap();
+    let thread = std::thread::spawn(move || worker.run(&queue));
+    orders.send(Order::Allow(100)).unwrap();
+    Deaf { layout, orders, events, thread: Some(thread), _nowhere: nowhere, _home: home }
+}
+
+impl Deaf {
+    fn outbox(&self, name: &str) -> PathBuf {
+        self.layout.path.join(layout::OUTBOX).join(name)
+    }
+
+    fn overflow(&self) {
+        self.orders.send(Order::Sign(watch::Sign::Overflow)).unwrap();
+    }
+
+    fn event(&self) -> OutboxEvent {
+        self.events.recv_timeout(Duration::from_secs(30)).unwrap()
+    }
+
+    fn offer(&self) -> crate::Offer {
+        match self.event() {
+            OutboxEvent::Offer(offer) => offer,
+            event => panic!("an offer, not {event:?}"),
+        }
+    }
+}
+
+impl Drop for Deaf {
+    fn drop(&mut self) {
+        let _ = self.orders.send(Order::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[test]
+fn after_an_overflow_everything_is_found_the_oldest_text_first() {
+    let deaf = deaf();
+    for (age, name) in [(1, "z.msg"), (3, "m.msg"), (2, "a.msg")] {
+        fs::write(deaf.outbox(name), "x").unwrap();
+        let time = SystemTime::now() - Duration::from_secs(age);
+        fs::File::options().write(true).open(deaf.outbox(name)).unwrap().set_modified(time).unwrap();
+    }
+    fs::create_dir_all(deaf.outbox("d/e")).unwrap();
+    fs::write(deaf.outbox("d/e/f"), "x").unwrap();
+    deaf.overflow();
+    let names: Vec<_> = (0..4).map(|_| deaf.offer().name).collect();
+    assert_eq!(names, ["m.msg", "a.msg", "z.msg", "d/e/f"]);
+}
+
+#[test]
+fn after_an_overflow_what_is_gone_or_changed_is_cancelled() {
+    let deaf = deaf();
+    fs::write(deaf.outbox("gone"), "x").unwrap();
+    fs::write(deaf.outbox("changed"), "x").unwrap();
+    deaf.overflow();
+    let offers = [deaf.offer(), deaf.offer()];
+    let id = |name: &str| offers.iter().find(|offer| offer.name == name).map(|offer| offer.entry).unwrap();
+    fs::remove_file(deaf.outbox("gone")).unwrap();
+    fs::write(deaf.outbox("changed"), "other").unwrap();
+    deaf.overflow();
+    let mut withdrawn = Vec::new();
+    for _ in 0..2 {
+        match deaf.event() {
+            OutboxEvent::Withdraw { entry } => withdrawn.push(entry),
+            event => panic!("a withdrawal, not {event:?}"),
+        }
+    }
+    withdrawn.sort();
+    let mut expected = [id("gone"), id("changed")];
+    expected.sort();
+    assert_eq!(withdrawn, expected);
+    assert_eq!(deaf.offer().name, "changed");
+}
+
+#[test]
+fn a_move_out_without_a_move_in_is_a_removal() {
+    let deaf = deaf();
+    fs::write(deaf.outbox("a.msg"), "x").unwrap();
+    deaf.orders.send(Order::Sign(watch::Sign::Closed(deaf.outbox("a.msg")))).unwrap();
+    let offer = deaf.offer();
+    fs::remove_file(deaf.outbox("a.msg")).unwrap();
+    deaf.orders.send(Order::Sign(watch::Sign::MovedOut(deaf.outbox("a.msg"), Some(1)))).unwrap();
+    let OutboxEvent::Withdraw { entry } = deaf.event() else { panic!("no withdrawal") };
+    assert_eq!(entry, offer.entry);
+}
