@@ -135,8 +135,6 @@ impl Supervisor {
                 if !self.up {
                     return ControlFlow::Break(Err(TransportError::LegacyEnd));
                 }
-                // Frames sent before count as well.
-                self.events.put(TransportEvent::Drained { link: self.number });
             }
         }
         ControlFlow::Continue(())
