@@ -55,6 +55,8 @@ pub(super) struct Supervisor {
     up: bool,
     /// A release that the relay was not told yet.
     releasing: bool,
+    /// The driver was told of a delay on this connection: a relay cannot make it listen to more than one each.
+    throttled: bool,
     phase: Phase,
 }
 
@@ -79,6 +81,7 @@ impl Supervisor {
             number: 0,
             up: false,
             releasing: false,
+            throttled: false,
             phase: Phase::Unproven,
         }
     }
@@ -132,8 +135,6 @@ impl Supervisor {
                 if !self.up {
                     return ControlFlow::Break(Err(TransportError::LegacyEnd));
                 }
-                // Frames sent before count as well.
-                self.events.put(TransportEvent::Drained { link: self.number });
             }
         }
         ControlFlow::Continue(())
@@ -191,7 +192,11 @@ impl Supervisor {
     fn learn(&mut self, status: &Status) -> Step {
         match status {
             Status::Paired { channel, boot } => self.paired(*channel, *boot),
-            Status::Throttled => self.events.put(TransportEvent::Throttled),
+            Status::Throttled => {
+                if !std::mem::replace(&mut self.throttled, true) {
+                    self.events.put(TransportEvent::Throttled);
+                }
+            }
             // A 0.1 peer does not come back.
             Status::PeerAway | Status::PeerLeft if self.phase == Phase::Legacy => {
                 return ControlFlow::Break(Err(TransportError::LegacyEnd));
@@ -206,11 +211,14 @@ impl Supervisor {
     }
 
     fn paired(&mut self, channel: Id, boot: Id) {
-        let known = self.seat.channel.replace(channel) == Some(channel);
+        let known = self.seat.channel == Some(channel);
+        // Past the proof there is one pairing, and the relay has no say in that.
+        if self.phase != Phase::Unproven && !known {
+            return;
+        }
+        self.seat.channel = Some(channel);
         self.seat.boot = boot;
-        if self.releasing {
-            self.release();
-        } else if !(known && self.up) {
+        if !(known && self.up) {
             self.lower("the relay paired this channel anew");
             self.raise();
         }
@@ -225,6 +233,7 @@ impl Supervisor {
         self.seat.id = welcome.seat;
         self.seat.boot = welcome.boot;
         self.socket = Some(socket);
+        self.throttled = false;
         if self.releasing {
             self.release();
         } else if self.seat.channel.is_some() {
