@@ -5,6 +5,7 @@
 
 mod driver;
 mod journal;
+mod memory;
 /// What a channel is started with.
 pub mod options;
 mod reader;

@@ -48,6 +48,7 @@ struct Linked {
 /// # Errors
 /// [`ChannelError`] where it could not even begin; what ends a channel that began is its [`Ending`].
 pub fn run(options: Options) -> Result<Ending, ChannelError> {
+    super::memory::keep_buffers();
     // One thread: frames pass between driver and transport without waking anybody.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ChannelError::Runtime)?;
     let ending = runtime.block_on(channel(options));

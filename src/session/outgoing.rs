@@ -29,7 +29,7 @@ const MEMBER_PLACES: usize = 4;
 /// Groups under way at once.
 const OPEN_GROUPS: usize = 4;
 /// Buffers of acknowledged chunks kept for new ones: what a bulk window holds.
-const POOL: usize = 8;
+const POOL: usize = 32;
 
 /// Where an own item stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
