@@ -103,6 +103,8 @@ pub enum TransportEvent {
     Drained {
         /// The link.
         link: u64,
+        /// How many frames of the driver for this link that were: a later one has not left yet.
+        frames: u64,
     },
     /// The link is gone; the transport tries for another.
     Down {
@@ -159,7 +161,9 @@ pub enum TransportError {
     )]
     NameplateLost,
     /// The link ended before the handshake was done.
-    #[error("the connection ended before the handshake was done; run connect again, the code is still good")]
+    #[error(
+        "the connection ended before the handshake was done; run connect again, and if that fails ask for a new code"
+    )]
     EndedEarly,
     /// A 0.1 peer closed its connection: that is how it says goodbye.
     #[error("the peer closed its connection")]

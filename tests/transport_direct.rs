@@ -408,7 +408,7 @@ async fn an_old_peer_gets_large_frames_one_connection_and_no_silence() {
         let large = vec![3; MAX_LEGACY_FRAME];
         send(&host, 1, large.clone()).await;
         assert!(raw.read().await == large);
-        assert!(matches!(event(&mut host).await, TransportEvent::Drained { link: 1 }));
+        assert!(matches!(event(&mut host).await, TransportEvent::Drained { link: 1, .. }));
         assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "nobody else is let in");
         raw.write(&large).await;
         raw.write(b"last words").await;
@@ -434,7 +434,7 @@ async fn nothing_is_drained_before_the_other_machine_has_it() {
         let early = tokio::time::timeout(Duration::from_millis(100), event(&mut host)).await;
         assert!(early.is_err(), "{early:?}");
         assert!(raw.read().await == large);
-        assert!(matches!(event(&mut host).await, TransportEvent::Drained { link: 1 }));
+        assert!(matches!(event(&mut host).await, TransportEvent::Drained { link: 1, .. }));
     })
     .await;
 }

@@ -81,6 +81,8 @@ pub(super) struct Driver {
     /// The link that is up.
     link: Option<u64>,
     frame: Option<Bytes>,
+    /// Frames that were given to the transport for this link.
+    given: u64,
     connected: bool,
     legacy: bool,
     closing: Option<Closing>,
@@ -122,6 +124,7 @@ impl Driver {
             sending: Sending::default(),
             link: None,
             frame: None,
+            given: 0,
             connected: false,
             legacy: false,
             closing: None,
@@ -153,7 +156,10 @@ impl Driver {
                 },
                 permit = frames.reserve(), if self.frame.is_some() && !self.unlinked => {
                     match (permit, self.frame.take(), self.link) {
-                        (Ok(permit), Some(bytes), Some(link)) => permit.send(OutFrame { link, bytes }),
+                        (Ok(permit), Some(bytes), Some(link)) => {
+                            permit.send(OutFrame { link, bytes });
+                            self.given += 1;
+                        }
                         (Err(_), ..) => self.unlinked = true,
                         _ => {}
                     }
@@ -180,7 +186,7 @@ impl Driver {
             }
             let Some((link, bytes)) = self.link.zip(self.frame.take()) else { break };
             match self.transport.frames.try_send(OutFrame { link, bytes }) {
-                Ok(()) => {}
+                Ok(()) => self.given += 1,
                 Err(TrySendError::Full(frame)) => {
                     self.frame = Some(frame.bytes);
                     break;
@@ -259,6 +265,7 @@ impl Driver {
                 self.report.limits(limits.max_frame, limits.messages_per_minute);
                 self.link = Some(link);
                 self.frame = None;
+                self.given = 0;
                 let taken = self.session.handle_link(Link::Up { limits, greeted }, now);
                 if self.connected {
                     self.tell(StatusEvent::Reconnected(None));
@@ -270,7 +277,12 @@ impl Driver {
                 let taken = self.session.handle_frame(frame, now);
                 self.check(taken);
             }
-            TransportEvent::Drained { .. } => self.session.handle_drained(),
+            // One that speaks of fewer frames than were given is of an earlier moment.
+            TransportEvent::Drained { link, frames } => {
+                if self.link == Some(link) && self.frame.is_none() && frames == self.given {
+                    self.session.handle_drained();
+                }
+            }
             TransportEvent::Down { why } => {
                 self.link = None;
                 self.frame = None;

@@ -44,7 +44,7 @@ pub(super) enum Happening {
     /// A frame came.
     Frame(BytesMut),
     /// All that was sent has left this machine.
-    Drained,
+    Drained(u64),
     /// It is over.
     Ended(LinkEnd),
 }
@@ -58,13 +58,15 @@ pub(super) struct Link {
     stage: Stage,
     /// Whether the driver is to be told when everything has left this machine.
     tells_drained: bool,
+    /// Frames of the driver that were taken for this link.
+    taken: u64,
     /// When to ask the socket next; `None` while nothing is outstanding.
     ask_at: Option<Instant>,
 }
 
 impl Link {
     pub(super) fn new(number: u64, reader: Reader, writer: Writer, stage: Stage) -> Self {
-        Self { number, reader, writer, stage, tells_drained: false, ask_at: None }
+        Self { number, reader, writer, stage, tells_drained: false, taken: 0, ask_at: None }
     }
 
     pub(super) const fn number(&self) -> u64 {
@@ -117,7 +119,7 @@ impl Link {
                     // A system that cannot tell has at least taken everything.
                     if frames.is_empty() && self.writer.unacknowledged().unwrap_or(0) == 0 {
                         self.ask_at = None;
-                        return Happening::Drained;
+                        return Happening::Drained(self.taken);
                     }
                     self.ask_at = Some(Instant::now() + DRAIN_POLL);
                 }
@@ -130,6 +132,7 @@ impl Link {
     /// Takes a frame if it is for this link.
     pub(super) fn send(&mut self, frame: OutFrame) {
         if frame.link == self.number {
+            self.taken += 1;
             self.writer.push(frame.bytes);
         }
     }

@@ -156,7 +156,9 @@ impl Supervisor {
     fn note(&mut self, happening: Happening) -> Step {
         match happening {
             Happening::Frame(frame) => self.events.put(TransportEvent::Frame(frame)),
-            Happening::Drained => self.events.put(TransportEvent::Drained { link: self.number }),
+            Happening::Drained(frames) => {
+                self.events.put(TransportEvent::Drained { link: self.number, frames });
+            }
             Happening::Ended(end) => {
                 tracing::debug!(link = self.number, %end, "a link ended");
                 if self.phase == Phase::Legacy {

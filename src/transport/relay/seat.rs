@@ -104,7 +104,7 @@ pub(super) async fn attempt(
                     Ok(ServerMessage::Status(_)) => {}
                     Err(_) => return Err(SeatError::Answer("its answer makes no sense")),
                 },
-                Incoming::Flushed => {}
+                Incoming::Flushed { .. } => {}
                 Incoming::Frame(_) => return Err(SeatError::Answer("its answer makes no sense")),
                 Incoming::Ended(why) => return Err(SeatError::Answer(why)),
             }

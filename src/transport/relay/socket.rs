@@ -41,6 +41,8 @@ pub(super) struct Socket {
     texts: VecDeque<String>,
     /// Something is in the websocket's buffer that is not in the system's.
     unflushed: bool,
+    /// The link that frames were taken for last, and how many.
+    taken: (u64, u64),
 }
 
 /// What came.
@@ -51,7 +53,10 @@ pub(super) enum Incoming {
     /// A control text from the relay.
     Text(String),
     /// Everything given so far has been handed to the system.
-    Flushed,
+    Flushed {
+        /// Frames for the link so far.
+        frames: u64,
+    },
     /// The socket is of no use any more.
     Ended(&'static str),
 }
@@ -96,7 +101,7 @@ impl Socket {
             .max_frame_size(Some(MAX_LEGACY_FRAME));
         let carrier = Carrier::connect(&endpoint.place).await?;
         match client_async_with_config(request, carrier, Some(config)).await {
-            Ok((ws, _)) => Ok(Self { ws, texts: VecDeque::new(), unflushed: false }),
+            Ok((ws, _)) => Ok(Self { ws, texts: VecDeque::new(), unflushed: false, taken: (0, 0) }),
             Err(Error::Http(response)) => Err(match response.status().as_u16() {
                 401 | 403 => OpenError::Token,
                 status => OpenError::Status(status),
@@ -123,7 +128,7 @@ impl Socket {
             let deadline = self.ws.get_ref().heard() + SILENCE;
             let io = poll_fn(|cx| {
                 match self.poll_send(cx, frames, link) {
-                    Poll::Ready(Ok(())) => return Poll::Ready(Incoming::Flushed),
+                    Poll::Ready(Ok(())) => return Poll::Ready(Incoming::Flushed { frames: self.taken.1 }),
                     Poll::Ready(Err(e)) => return Poll::Ready(Incoming::Ended(reason(&e))),
                     Poll::Pending => {}
                 }
@@ -155,7 +160,11 @@ impl Socket {
                 Message::text(text)
             } else {
                 match frames.poll_recv(cx) {
-                    Poll::Ready(Some(frame)) if Some(frame.link) == link => Message::Binary(frame.bytes),
+                    Poll::Ready(Some(frame)) if Some(frame.link) == link => {
+                        let before = if self.taken.0 == frame.link { self.taken.1 } else { 0 };
+                        self.taken = (frame.link, before + 1);
+                        Message::Binary(frame.bytes)
+                    }
                     Poll::Ready(Some(_)) => continue,
                     Poll::Ready(None) | Poll::Pending => break,
                 }

@@ -167,9 +167,9 @@ impl Supervisor {
                 // A newer relay may say what this client does not know.
                 Ok(ServerMessage::Welcome(_)) | Err(_) => ControlFlow::Continue(()),
             },
-            Incoming::Flushed => {
+            Incoming::Flushed { frames } => {
                 if self.phase == Phase::Legacy && self.up && self.frames.is_empty() {
-                    self.events.put(TransportEvent::Drained { link: self.number });
+                    self.events.put(TransportEvent::Drained { link: self.number, frames });
                 }
                 ControlFlow::Continue(())
             }
