@@ -4,13 +4,13 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use aes_gcm::Aes256Gcm;
+use aes_gcm::aead::inout::InOutBuf;
+use aes_gcm::aead::{AeadInOut, KeyInit, Nonce};
 use agent_wormhole::code::Code;
 use agent_wormhole::frame::ChunkBuf;
 use agent_wormhole::item::{ItemHead, ItemId, ItemKind, Lane};
 use agent_wormhole::session::{Link, LinkLimits, Role, Session, SessionEvent};
-use aes_gcm::aead::inout::InOutBuf;
-use aes_gcm::aead::{AeadInOut, KeyInit, Nonce};
-use aes_gcm::Aes256Gcm;
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand_core::OsRng;

@@ -25,8 +25,8 @@ mod title;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use agent_wormhole_mount::dir::OpenError;
+use anyhow::Context as _;
 use clap::Parser as _;
 
 use self::args::{Args, Command};
@@ -70,9 +70,9 @@ fn start(options: channel::options::Options) -> Result<Exit, Failure> {
     output::start_log();
     let ending = channel::run(options).map_err(|error| match error {
         ChannelError::Place(error) => Failure::from(error),
-        ChannelError::Mailbox(OpenError::NotEmpty(_) | OpenError::NotADirectory(_) | OpenError::NotOurs(_)) => {
-            Failure::usage(error)
-        }
+        ChannelError::Mailbox(
+            OpenError::NotEmpty(_) | OpenError::NotADirectory(_) | OpenError::NotOurs(_),
+        ) => Failure::usage(error),
         ChannelError::Mailbox(OpenError::Io { .. }) | ChannelError::Runtime(_) => {
             Failure { exit: Exit::Internal, why: error.into() }
         }

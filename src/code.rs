@@ -30,7 +30,8 @@ impl Nameplate {
     /// # Errors
     /// [`CodeError::Nameplate`].
     pub fn parse(text: &str) -> Result<Self, CodeError> {
-        let digits = !text.is_empty() && text.len() <= MAX_NAMEPLATE && text.bytes().all(|b| b.is_ascii_digit());
+        let digits =
+            !text.is_empty() && text.len() <= MAX_NAMEPLATE && text.bytes().all(|b| b.is_ascii_digit());
         if digits { Ok(Self(text.to_owned())) } else { Err(CodeError::Nameplate) }
     }
 
@@ -91,7 +92,9 @@ pub enum CodeError {
     #[error("a code begins with a number, as in 9471-cross-clock-marble")]
     Nameplate,
     /// Not three words.
-    #[error("a code has a number and three words, as in 9471-cross-clock-marble; this one has {found} word(s)")]
+    #[error(
+        "a code has a number and three words, as in 9471-cross-clock-marble; this one has {found} word(s)"
+    )]
     Count {
         /// How many words it has.
         found: usize,
@@ -201,7 +204,8 @@ fn word(typed: &str) -> Result<&'static str, CodeError> {
     if let Some(exact) = list.iter().find(|w| **w == typed) {
         return Ok(exact);
     }
-    let prefix = (typed.chars().count() >= PREFIX).then(|| list.iter().find(|w| w.starts_with(typed))).flatten();
+    let prefix =
+        (typed.chars().count() >= PREFIX).then(|| list.iter().find(|w| w.starts_with(typed))).flatten();
     prefix.copied().ok_or_else(|| CodeError::UnknownWord { word: typed.to_owned(), near: nearest(typed) })
 }
 
@@ -213,7 +217,9 @@ fn nearest(typed: &str) -> Vec<&'static str> {
         .map(|w| (strsim::osa_distance(typed, w), *w))
         .filter(|(distance, w)| *distance <= 3 && *distance < w.len())
         .collect();
-    near.sort_by_key(|(distance, w)| (*distance, usize::from(w.as_bytes().first() != typed.as_bytes().first())));
+    near.sort_by_key(|(distance, w)| {
+        (*distance, usize::from(w.as_bytes().first() != typed.as_bytes().first()))
+    });
     near.truncate(NEAR);
     near.into_iter().map(|(_, w)| w).collect()
 }

@@ -462,7 +462,8 @@ fn split_message(rest: &mut Bytes) -> Result<(u8, Bytes), FrameError> {
     let (header, _) = rest.split_first_chunk::<MESSAGE_HEADER>().ok_or(FrameError::Length)?;
     let [tag, a, b, c, d] = *header;
     let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).map_err(|_| FrameError::Length)?;
-    let end = MESSAGE_HEADER.checked_add(length).filter(|end| *end <= rest.len()).ok_or(FrameError::Length)?;
+    let end =
+        MESSAGE_HEADER.checked_add(length).filter(|end| *end <= rest.len()).ok_or(FrameError::Length)?;
     let message = rest.split_to(end);
     Ok((tag, message.slice(MESSAGE_HEADER..)))
 }
@@ -524,7 +525,12 @@ mod tests {
             Message::Head { item: ItemId(u64::MAX), head: head(ItemKind::Text, Some(b"hello")) },
             Message::Head {
                 item: ItemId(3),
-                head: ItemHead { group: Some(ItemId(2)), size: None, executable: false, ..head(ItemKind::Dir, None) },
+                head: ItemHead {
+                    group: Some(ItemId(2)),
+                    size: None,
+                    executable: false,
+                    ..head(ItemKind::Dir, None)
+                },
             },
             Message::Chunk { item: ItemId(1), last: false, bytes: Bytes::from_static(b"chunk") },
             Message::Chunk { item: ItemId(1), last: true, bytes: Bytes::new() },
@@ -561,7 +567,8 @@ mod tests {
             samples.iter().map(bytes).collect::<Vec<_>>(),
             [
                 "0100000014a60001010103 67612f622e747874 0405 05f5 0620".replace(' ', ""),
-                "010000 0023 a7001bffffffffffffffff0100 0367612f622e747874 0405 05f5 0620 074568656c6c6f".replace(' ', ""),
+                "010000 0023 a7001bffffffffffffffff0100 0367612f622e747874 0405 05f5 0620 074568656c6c6f"
+                    .replace(' ', ""),
                 "0100000012 a5 0003 0102 0202 0367612f622e747874 0620".replace(' ', ""),
                 "020000000e 0000000000000001 00 6368756e6b".replace(' ', ""),
                 "0200000009 0000000000000001 01".replace(' ', ""),

@@ -454,7 +454,9 @@ impl Session {
                 self.events.push_back(SessionEvent::HandshakeFailed(why));
             }
             Verdict::Proven => {
-                let Phase::Handshake(handshake) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
+                let Phase::Handshake(handshake) = std::mem::replace(&mut self.phase, Phase::Over) else {
+                    return;
+                };
                 self.establish(*handshake, now);
             }
         }

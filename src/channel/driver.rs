@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent_wormhole_mount::{Ctl, EntryId, LeftOut, Mailbox, Outcome, OutboxEvent};
+use agent_wormhole_mount::{Ctl, EntryId, LeftOut, Mailbox, OutboxEvent, Outcome};
 use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, error::TrySendError};
 
@@ -21,7 +21,9 @@ use crate::event::{RefusedEvent, Side, StatusEvent, TransportKind};
 use crate::frame::CloseReason;
 use crate::item::{Lane, Refusal};
 use crate::session::{Link, LinkLimits, Session, SessionError, SessionEvent};
-use crate::transport::{Control, Farewell, MAX_LEGACY_FRAME, OutFrame, Transport, TransportError, TransportEvent};
+use crate::transport::{
+    Control, Farewell, MAX_LEGACY_FRAME, OutFrame, Transport, TransportError, TransportEvent,
+};
 
 /// Offers of the mailbox that may be unanswered at once: texts of a mebibyte each at the worst.
 const CREDIT: usize = 128;
@@ -206,7 +208,10 @@ impl Driver {
     fn next_time(&self) -> Option<Instant> {
         let closing = self.closing.filter(|closing| !closing.said).map(|closing| closing.deadline);
         let patience = self.patience.filter(|_| !self.connected && self.closing.is_none());
-        [self.session.poll_timeout(), closing, patience, self.status_at, self.let_go].into_iter().flatten().min()
+        [self.session.poll_timeout(), closing, patience, self.status_at, self.let_go]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn on_time(&mut self) {
@@ -216,7 +221,9 @@ impl Driver {
             self.session.handle_timeout(now);
         }
         if passed(self.patience) && !self.connected && self.closing.is_none() {
-            self.tell(StatusEvent::Timeout(Some("nobody connected in time; host again for a new code".into())));
+            self.tell(StatusEvent::Timeout(Some(
+                "nobody connected in time; host again for a new code".into(),
+            )));
             self.end(Ending::Timeout, Farewell::Lonely);
         }
         if passed(self.let_go) {
@@ -260,8 +267,10 @@ impl Driver {
         let now = Instant::now();
         match event {
             TransportEvent::Up { link, limits, greeted } => {
-                let limits =
-                    LinkLimits { max_frame: limits.max_frame, messages_per_minute: limits.messages_per_minute };
+                let limits = LinkLimits {
+                    max_frame: limits.max_frame,
+                    messages_per_minute: limits.messages_per_minute,
+                };
                 self.report.limits(limits.max_frame, limits.messages_per_minute);
                 self.link = Some(link);
                 self.frame = None;
@@ -394,7 +403,9 @@ impl Driver {
                 self.store.give(lane, Job::Drop(id, reason));
             }
             SessionEvent::PeerAway => {
-                self.tell(StatusEvent::PeerAway(Some("nothing heard for 45 seconds; what is sent waits".into())));
+                self.tell(StatusEvent::PeerAway(Some(
+                    "nothing heard for 45 seconds; what is sent waits".into(),
+                )));
                 self.phase(Phase::PeerAway);
             }
             SessionEvent::PeerBack => {

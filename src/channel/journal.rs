@@ -54,7 +54,8 @@ impl Journal {
         unread: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let (out, queue) = sync_channel(WAITING_LINES);
-        let printer = std::thread::Builder::new().name("events".into()).spawn(move || print(lines, &queue, unread))?;
+        let printer =
+            std::thread::Builder::new().name("events".into()).spawn(move || print(lines, &queue, unread))?;
         let now = Instant::now();
         let inner = Inner {
             seq: 0,
@@ -191,7 +192,8 @@ impl Inner {
 fn print(mut lines: Lines, queue: &Receiver<String>, unread: impl FnOnce()) {
     let mut unread = Some(unread);
     while let Ok(line) = queue.recv() {
-        if unread.is_some() && lines(&line).is_err()
+        if unread.is_some()
+            && lines(&line).is_err()
             && let Some(unread) = unread.take()
         {
             unread();

@@ -12,6 +12,8 @@ pub(super) fn keep_buffers() {
         const FREE: libc::c_int = 16 * 1024 * 1024;
         // SAFETY: mallopt takes two integers, changes thresholds of the allocator and touches no memory of ours.
         #[allow(unsafe_code)]
-        let _ = unsafe { (libc::mallopt(libc::M_MMAP_THRESHOLD, BLOCK), libc::mallopt(libc::M_TRIM_THRESHOLD, FREE)) };
+        let _ = unsafe {
+            (libc::mallopt(libc::M_MMAP_THRESHOLD, BLOCK), libc::mallopt(libc::M_TRIM_THRESHOLD, FREE))
+        };
     }
 }

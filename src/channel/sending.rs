@@ -142,7 +142,9 @@ impl Sending {
                 }
                 continue;
             }
-            while session.staged(*id) + item.asked * chunk < AHEAD * chunk && session.room(Lane::Bulk) >= chunk {
+            while session.staged(*id) + item.asked * chunk < AHEAD * chunk
+                && session.room(Lane::Bulk) >= chunk
+            {
                 item.asked += 1;
                 let buffer = match session.reclaim() {
                     Some(old) => ChunkBuf::recycled(old, chunk),
@@ -250,12 +252,15 @@ impl Sending {
     /// An item's one receipt; `None` for a member, or what was settled before.
     pub(super) fn ended(&mut self, id: ItemId, refused: Option<Refusal>, reader: &Reader) -> Option<Ended> {
         self.stop_reading(id, reader);
-        self.settle(id, match refused {
-            None => Outcome::Delivered,
-            Some(Refusal::Cancelled) => Outcome::Cancelled,
-            Some(Refusal::Changed) => Outcome::Changed,
-            Some(other) => Outcome::Refused(other.as_str().to_owned()),
-        })
+        self.settle(
+            id,
+            match refused {
+                None => Outcome::Delivered,
+                Some(Refusal::Cancelled) => Outcome::Cancelled,
+                Some(Refusal::Changed) => Outcome::Changed,
+                Some(other) => Outcome::Refused(other.as_str().to_owned()),
+            },
+        )
     }
 
     /// An item left for a 0.1 peer.

@@ -50,7 +50,8 @@ struct Linked {
 pub fn run(options: Options) -> Result<Ending, ChannelError> {
     super::memory::keep_buffers();
     // One thread: frames pass between driver and transport without waking anybody.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ChannelError::Runtime)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ChannelError::Runtime)?;
     let ending = runtime.block_on(channel(options));
     // The local relay's and the reader's threads end with the process.
     runtime.shutdown_background();
@@ -106,8 +107,8 @@ async fn within(
     let Linked { role, code, session, transport, kind, via } = linked;
     let unread = notice.clone();
     let lines = std::mem::replace(&mut options.lines, Box::new(|_| Ok(())));
-    let journal =
-        Journal::new(Arc::clone(mailbox), lines, move || notify(&unread, Notice::Unread)).map_err(ChannelError::Runtime)?;
+    let journal = Journal::new(Arc::clone(mailbox), lines, move || notify(&unread, Notice::Unread))
+        .map_err(ChannelError::Runtime)?;
     let journal = Arc::new(journal);
     if let Some(until_unread) = options.unread.take() {
         watch(until_unread, notice);
@@ -144,7 +145,8 @@ async fn finish(driver: Driver, journal: &Journal, ending: Ending) -> Ending {
     let (undelivered, all) = mailbox.undelivered(MAX_NAMES);
     let more = all.saturating_sub(undelivered.len()) as u64;
     let ending = if all > 0 && ending.may_leave_undelivered() { Ending::Undelivered } else { ending };
-    let closed = ClosedEvent { detail: ending.detail().map(str::to_owned), undelivered, undelivered_more: more };
+    let closed =
+        ClosedEvent { detail: ending.detail().map(str::to_owned), undelivered, undelivered_more: more };
     journal.event(&Event::Status(StatusEvent::Closed(closed)));
     journal.finish();
     ending
@@ -184,7 +186,9 @@ async fn link(options: &mut Options) -> Result<Linked, TransportError> {
             let (transport, kind) = match link {
                 PeerLink::Direct { host } => {
                     let port = code.nameplate.port().ok_or_else(|| {
-                        TransportError::Unreachable("the number of a direct code is a port; ask for the code again".into())
+                        TransportError::Unreachable(
+                            "the number of a direct code is a port; ask for the code again".into(),
+                        )
                     })?;
                     (direct::dial(&host, port), TransportKind::Direct)
                 }
@@ -199,8 +203,9 @@ async fn link(options: &mut Options) -> Result<Linked, TransportError> {
 }
 
 fn draw(nameplate: &str) -> Result<Code, TransportError> {
-    let nameplate = Nameplate::parse(nameplate)
-        .map_err(|_| TransportError::Refused("the relay's answer holds no number; try another with --relay".into()))?;
+    let nameplate = Nameplate::parse(nameplate).map_err(|_| {
+        TransportError::Refused("the relay's answer holds no number; try another with --relay".into())
+    })?;
     Ok(Code::draw(nameplate, &mut OsRng))
 }
 

@@ -378,7 +378,9 @@ fn saved_event(
     match head.kind {
         ItemKind::Text => Event::Text(TextEvent { id, size, saved_to, body, pending, pending_more }),
         ItemKind::File => Event::File(FileEvent { id, name, size, saved_to }),
-        ItemKind::Dir | ItemKind::Group => Event::Dir(DirEvent { id, name, files: None, size: None, saved_to }),
+        ItemKind::Dir | ItemKind::Group => {
+            Event::Dir(DirEvent { id, name, files: None, size: None, saved_to })
+        }
     }
 }
 
@@ -394,7 +396,11 @@ const fn kind(kind: ItemKind) -> mount::Kind {
 /// Nanoseconds since 1970 as a time; `None` where the system has no such time.
 fn time(nanos: i64) -> Option<SystemTime> {
     let since = Duration::from_nanos(nanos.unsigned_abs());
-    if nanos < 0 { SystemTime::UNIX_EPOCH.checked_sub(since) } else { SystemTime::UNIX_EPOCH.checked_add(since) }
+    if nanos < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(since)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(since)
+    }
 }
 
 const fn wire_refusal(refusal: &mount::Refusal) -> Refusal {

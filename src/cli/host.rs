@@ -6,8 +6,8 @@ use std::net::{IpAddr, UdpSocket};
 
 use super::args::{ChannelArgs, HostArgs, MountArg};
 use super::exit::{Exit, Failure};
-use crate::channel::options::{End, HostLink, MountChoice, Options};
 use super::output;
+use crate::channel::options::{End, HostLink, MountChoice, Options};
 use crate::config::Outside;
 
 /// Addresses of the documentation ranges: nothing is there, and nothing is sent to them. Asking which of our own

@@ -126,7 +126,10 @@ mod tests {
         let key = host.shared(peer.message()).unwrap();
         assert_eq!(key.as_bytes(), peer.shared(host.message()).unwrap().as_bytes());
         assert_eq!(key.as_bytes(), host.shared(peer.message()).unwrap().as_bytes(), "judged twice, equal");
-        assert_ne!(host.shared(stranger.message()).unwrap().as_bytes(), stranger.shared(host.message()).unwrap().as_bytes());
+        assert_ne!(
+            host.shared(stranger.message()).unwrap().as_bytes(),
+            stranger.shared(host.message()).unwrap().as_bytes()
+        );
     }
 
     #[test]

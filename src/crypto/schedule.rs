@@ -37,7 +37,9 @@ pub fn legacy(key: &SharedKey, role: Role) -> (LegacySealer, LegacyOpener) {
 #[must_use]
 pub fn protocol2(key: &SharedKey, role: Role, transcript: &Transcript<'_>) -> (Sealer, Opener) {
     let mut hash = Sha256::new();
-    for part in [transcript.host_spake, transcript.peer_spake, transcript.host_version, transcript.peer_version] {
+    for part in
+        [transcript.host_spake, transcript.peer_spake, transcript.host_version, transcript.peer_version]
+    {
         // Handshake frames are at most 16 KiB: the length fits.
         hash.update(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
         hash.update(part);

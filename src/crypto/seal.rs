@@ -3,9 +3,9 @@
 //! Owns nonces: a protocol-2 nonce is `kind as u32 BE ‖ number as u64 BE`, a 0.1 nonce is a 96-bit big-endian counter
 //! (NIST SP 800-38D). Which number comes next is the session's business; it never seals two records under one.
 
+use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::aead::{AeadInOut, Nonce, Tag};
-use aes_gcm::Aes256Gcm;
 
 /// Bytes of an authentication tag.
 pub const TAG_LEN: usize = 16;

@@ -167,7 +167,9 @@ impl Handshake {
     pub(super) fn handle_frame(&mut self, frame: &[u8], now: Instant) -> Option<Verdict> {
         // A sealed version is never 33 bytes long: `{"version":1,"role":"…"}` and its tag are 42 at least.
         match (self.role, frame.len()) {
-            (_, len) if len > MAX_VERSION => Some(self.unexpected("a frame is longer than any of the handshake")),
+            (_, len) if len > MAX_VERSION => {
+                Some(self.unexpected("a frame is longer than any of the handshake"))
+            }
             (Role::Host, MESSAGE_LEN) => {
                 self.their_spake = Some(Bytes::copy_from_slice(frame));
                 self.deadline = Some(now + SILENCE);
@@ -278,7 +280,11 @@ const fn failed(why: &'static str) -> Verdict {
 }
 
 /// Opens and reads the other end's version.
-fn open_version(opener: &mut LegacyOpener, frame: &[u8], role: Role) -> Result<(Version, Vec<u8>), &'static str> {
+fn open_version(
+    opener: &mut LegacyOpener,
+    frame: &[u8],
+    role: Role,
+) -> Result<(Version, Vec<u8>), &'static str> {
     let mut plain = frame.to_vec();
     let len = opener.open(&mut plain).map_err(|_| "the codes differ: a wrong code, or somebody guessed")?;
     plain.truncate(len);

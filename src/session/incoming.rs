@@ -84,7 +84,11 @@ impl ItemsIn {
     }
 
     /// Takes a head, chunk or cancel.
-    pub(super) fn handle(&mut self, message: Message, events: &mut VecDeque<SessionEvent>) -> Result<(), PeerFault> {
+    pub(super) fn handle(
+        &mut self,
+        message: Message,
+        events: &mut VecDeque<SessionEvent>,
+    ) -> Result<(), PeerFault> {
         match message {
             Message::Head { item, head } => self.head(item, head, events),
             Message::Chunk { item, last, bytes } => self.chunk(item, last, bytes, events),
@@ -143,7 +147,8 @@ impl ItemsIn {
             return Err(PeerFault::TooMany);
         }
         let received = head.inline.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        let (pending, pending_more) = if head.kind == ItemKind::Text { self.pending(id) } else { (Vec::new(), 0) };
+        let (pending, pending_more) =
+            if head.kind == ItemKind::Text { self.pending(id) } else { (Vec::new(), 0) };
         let item = Item {
             lane,
             kind: head.kind,
@@ -222,7 +227,11 @@ impl ItemsIn {
     ) -> Result<(), PeerFault> {
         let Some(item) = self.items.get_mut(&id) else {
             // Taken back before it began, or ended and answered already.
-            return if id.0 > self.highest || self.gaps.contains(&id.0) { self.take_number(id) } else { Ok(()) };
+            return if id.0 > self.highest || self.gaps.contains(&id.0) {
+                self.take_number(id)
+            } else {
+                Ok(())
+            };
         };
         if item.ended {
             return Ok(());

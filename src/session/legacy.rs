@@ -140,7 +140,13 @@ impl Legacy {
         }
     }
 
-    pub(super) fn push(&mut self, id: ItemId, chunk: &ChunkBuf, last: bool, events: &mut VecDeque<SessionEvent>) {
+    pub(super) fn push(
+        &mut self,
+        id: ItemId,
+        chunk: &ChunkBuf,
+        last: bool,
+        events: &mut VecDeque<SessionEvent>,
+    ) {
         let Some(item) = self.queue.front_mut().filter(|item| item.id == id && !item.whole) else { return };
         if (item.content.len() + chunk.len()) as u64 > MAX_CONTENT {
             self.cancel(id, Refusal::TooLarge, events);

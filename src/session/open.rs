@@ -403,7 +403,11 @@ impl Open {
         ])
     }
 
-    pub(super) fn poll_transmit(&mut self, now: Instant, events: &mut VecDeque<SessionEvent>) -> Option<Bytes> {
+    pub(super) fn poll_transmit(
+        &mut self,
+        now: Instant,
+        events: &mut VecDeque<SessionEvent>,
+    ) -> Option<Bytes> {
         if self.linger.is_some() && self.out.close_acknowledged() {
             self.finish(events);
         }

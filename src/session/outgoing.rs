@@ -8,11 +8,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::window::{CHUNK, FRAME_MARGIN, Flight, LIMITED_CHUNK, Pace, SendWindow, Staging, chunk_cost, head_cost};
+use super::window::{
+    CHUNK, FRAME_MARGIN, Flight, LIMITED_CHUNK, Pace, SendWindow, Staging, chunk_cost, head_cost,
+};
 use super::{Backlog, LinkLimits, PeerFault, SessionError, SessionEvent};
 use crate::crypto::seal::Sealer;
 use crate::frame::{
-    CHUNK_HEADER, ChunkBuf, CloseReason, Message, RECORD_HEADER, RECORD_OVERHEAD, RecordHeader, RecordKind, State, chunk_header,
+    CHUNK_HEADER, ChunkBuf, CloseReason, Message, RECORD_HEADER, RECORD_OVERHEAD, RecordHeader, RecordKind,
+    State, chunk_header,
 };
 use crate::item::{ItemHead, ItemId, ItemKind, Lane, MAX_OPEN_BULK, Refusal};
 
@@ -209,7 +212,8 @@ impl Outgoing {
         }
         let members = (head.kind == ItemKind::Group).then_some(0);
         let stage = Stage::Queued;
-        self.items.insert(id, Item { head: Some(head), lane, parent, members, stage, staging: Staging::default() });
+        self.items
+            .insert(id, Item { head: Some(head), lane, parent, members, stage, staging: Staging::default() });
         id
     }
 
@@ -351,7 +355,9 @@ impl Outgoing {
 
     /// Whether something waits for the other end: an acknowledgement, a grant.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.records.is_empty() || !self.misc.is_empty() || !self.prompt.is_empty()
+        !self.records.is_empty()
+            || !self.misc.is_empty()
+            || !self.prompt.is_empty()
             || !self.member_heads.is_empty()
             || self.staged != [0; 2]
     }
@@ -519,7 +525,8 @@ impl Outgoing {
         let item = self.items.get(&id)?;
         let head = item.head.as_ref()?;
         let places = MAX_OPEN_BULK - if member.is_some() { 0 } else { MEMBER_PLACES };
-        let groups = || self.bulk_open.iter().filter(|id| self.items.get(id).is_some_and(|i| i.members.is_some()));
+        let groups =
+            || self.bulk_open.iter().filter(|id| self.items.get(id).is_some_and(|i| i.members.is_some()));
         let room = head.is_whole() || self.bulk_open.len() < places;
         let room = room && (item.members.is_none() || groups().count() < OPEN_GROUPS);
         (room && self.windows[1].fits(head_cost(head))).then_some(id)
@@ -620,7 +627,10 @@ impl Outgoing {
             let Some(id) = self.bulk_open.get(at).copied() else { break };
             let Some(item) = self.items.get_mut(&id) else { break };
             let Some(len) = item.staging.front().map(|(chunk, _)| chunk.len()) else { break };
-            if len > SHARED || !fits(plain, len + CHUNK_HEADER, self.chunk) || !self.flight.fits(self.chunk, now) {
+            if len > SHARED
+                || !fits(plain, len + CHUNK_HEADER, self.chunk)
+                || !self.flight.fits(self.chunk, now)
+            {
                 break;
             }
             let Some((chunk, last)) = item.staging.pop() else { break };

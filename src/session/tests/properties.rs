@@ -139,7 +139,11 @@ fn one_seed(seed: u64, profile: Profile) {
     for end in &sim.ends {
         assert_eq!(end.error, None);
         let expected = ["away", "back"];
-        assert!(end.statuses.iter().all(|s| expected.contains(&&**s) || s.starts_with("stalled")), "{:?}", end.statuses);
+        assert!(
+            end.statuses.iter().all(|s| expected.contains(&&**s) || s.starts_with("stalled")),
+            "{:?}",
+            end.statuses
+        );
     }
     let backlog = sim.ends.each_ref().map(|end| end.session.backlog());
     assert!(in_time, "stalled: {backlog:?}");

@@ -99,7 +99,12 @@ impl End {
         }
     }
 
-    pub(super) fn offer(&mut self, head: ItemHead, content: Vec<u8>, members: Vec<(ItemHead, Vec<u8>)>) -> ItemId {
+    pub(super) fn offer(
+        &mut self,
+        head: ItemHead,
+        content: Vec<u8>,
+        members: Vec<(ItemHead, Vec<u8>)>,
+    ) -> ItemId {
         let parent = head.group;
         let inline = head.is_whole();
         let id = self.session.offer(head.clone()).expect("connected");
@@ -161,11 +166,7 @@ impl End {
                 let lane = usize::from(incoming.head.lane() == Lane::Bulk);
                 let before = self.got.insert(
                     incoming.id,
-                    Got {
-                        name: incoming.head.name.clone(),
-                        parent: incoming.head.group,
-                        ..Got::default()
-                    },
+                    Got { name: incoming.head.name.clone(), parent: incoming.head.group, ..Got::default() },
                 );
                 assert!(before.is_none(), "an item came twice");
                 let job = match incoming.head.inline.clone() {
@@ -248,7 +249,17 @@ impl Sim {
         let messages_per_minute = if below(&mut rng, 8) == 0 { 6000 } else { 0 };
         let limits = LinkLimits { max_frame, messages_per_minute };
         let wires = [VecDeque::new(), VecDeque::new()];
-        Self { rng, start, now: start, ends, wires, profile, adversity: false, limits, seen: [Vec::new(), Vec::new()] }
+        Self {
+            rng,
+            start,
+            now: start,
+            ends,
+            wires,
+            profile,
+            adversity: false,
+            limits,
+            seen: [Vec::new(), Vec::new()],
+        }
     }
 
     /// Both ends, connected over a link without faults.
@@ -383,9 +394,13 @@ impl Sim {
     }
 
     fn next_time(&self) -> Option<Instant> {
-        let wires = (0..2).filter(|to| self.ends[*to].up).flat_map(|to| self.wires[to].iter().map(|(at, _)| *at));
+        let wires =
+            (0..2).filter(|to| self.ends[*to].up).flat_map(|to| self.wires[to].iter().map(|(at, _)| *at));
         let timers = self.ends.iter().filter_map(|end| end.session.poll_timeout());
-        let jobs = self.ends.iter().flat_map(|end| end.jobs.iter().filter_map(|jobs| jobs.front().map(|(at, _)| *at)));
+        let jobs = self
+            .ends
+            .iter()
+            .flat_map(|end| end.jobs.iter().filter_map(|jobs| jobs.front().map(|(at, _)| *at)));
         wires.chain(timers).chain(jobs).min()
     }
 
