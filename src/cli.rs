@@ -5,10 +5,14 @@
 
 /// What can be typed.
 pub mod args;
+/// `agent-wormhole close`.
+mod close;
 /// `agent-wormhole connect`.
 pub mod connect;
 /// Exit codes.
 pub mod exit;
+/// `agent-wormhole flush`.
+mod flush;
 /// `agent-wormhole host`.
 pub mod host;
 /// The only file that prints.
@@ -17,6 +21,8 @@ pub mod output;
 mod quantity;
 /// `agent-wormhole relay`.
 mod relay;
+/// `agent-wormhole send`.
+mod send;
 /// `agent-wormhole status`.
 mod status;
 /// What other users and crash handlers see of this process.
@@ -55,8 +61,10 @@ fn command() -> Exit {
     let done = match args.command {
         Command::Host(args) => host::run(args),
         Command::Connect(args) => connect::run(args),
-        Command::Send(_) | Command::Flush(_) | Command::Close(_) => Ok(Exit::Internal),
+        Command::Send(args) => send::run(args),
+        Command::Flush(args) => flush::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Close(args) => close::run(&args),
         Command::Relay(args) => relay::run(args),
     };
     done.unwrap_or_else(|failure| {

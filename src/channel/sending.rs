@@ -275,7 +275,7 @@ impl Sending {
         let done = matches!(outcome, Outcome::Delivered | Outcome::Sent);
         let name = item.name.clone();
         let bytes = item.size.unwrap_or(item.pushed);
-        let sent = done.then(|| match item.kind {
+        let sent = done.then_some(match item.kind {
             ItemKind::Text => Sent::Text { id: id.0, size: bytes, body: item.body },
             ItemKind::File => Sent::File { id: id.0, name: item.name, size: Some(bytes) },
             ItemKind::Dir | ItemKind::Group => Sent::Dir { id: id.0, name: item.name },

@@ -146,6 +146,9 @@ pub struct SendArgs {
     /// Files and directories to send by reference, without a copy
     #[arg(long = "file", value_name = "PATH", num_args = 1..)]
     pub files: Vec<PathBuf>,
+    /// The name that the other end sees [default: the last part of PATH]
+    #[arg(long, requires = "files")]
+    pub name: Option<String>,
     /// Return when the peer has stored everything
     #[arg(long)]
     pub wait: bool,
