@@ -4,6 +4,8 @@
 //! reader, lines to the journal. Decides nothing about the protocol. Sending is an arm of the loop, never a wait inside
 //! another arm: two ends that are both full would wait for each other.
 
+mod closing;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,7 @@ use agent_wormhole_mount::{Ctl, EntryId, LeftOut, Mailbox, OutboxEvent, Outcome}
 use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, error::TrySendError};
 
+use self::closing::{Closing, DRAIN, PEER_CLOSED};
 use super::Ending;
 use super::reader::{Read, Reader};
 use super::report::Report;
@@ -27,10 +30,6 @@ use crate::transport::{
 
 /// Offers of the mailbox that may be unanswered at once: texts of a mebibyte each at the worst.
 const CREDIT: usize = 128;
-/// A local close waits this long for what is in the outbox.
-const DRAIN: Duration = Duration::from_secs(10);
-/// After the peer's close its doubles are answered this long.
-const PEER_CLOSED: Duration = Duration::from_secs(2);
 /// `status.json` is written at most this often.
 const STATUS: Duration = Duration::from_millis(200);
 
@@ -54,18 +53,6 @@ pub(super) struct Inputs {
     pub(super) done: UnboundedReceiver<Done>,
     pub(super) read: UnboundedReceiver<Read>,
     pub(super) notices: UnboundedReceiver<Notice>,
-}
-
-/// Why this end closes.
-#[derive(Debug, Clone, Copy)]
-struct Closing {
-    ending: Ending,
-    /// The session says so from then on, drained or not.
-    deadline: Instant,
-    /// The mailbox has offered all that is complete.
-    idle: bool,
-    /// The session has said goodbye.
-    said: bool,
 }
 
 /// See the module.
@@ -534,94 +521,5 @@ impl Driver {
             }
         }
         self.sending.read(read, &mut self.session, &self.reader);
-    }
-
-    fn on_notice(&mut self, notice: Notice) {
-        let (ending, again) = match notice {
-            Notice::Unread | Notice::Stop => (Ending::Done, false),
-            Notice::Interrupt => (Ending::Interrupted, self.closing.is_some()),
-        };
-        // Who interrupts twice does not want to wait.
-        self.close(ending, if again { Duration::ZERO } else { DRAIN });
-    }
-
-    /// Begins to close: what is in the outbox still goes, for as long as `drain`.
-    fn close(&mut self, ending: Ending, drain: Duration) {
-        let now = Instant::now();
-        if let Some(closing) = &mut self.closing {
-            closing.deadline = closing.deadline.min(now + drain);
-            return;
-        }
-        // Nothing can go to a peer that is not there any more, or not yet.
-        let drain = if self.connected && self.peer_ending.is_none() { drain } else { Duration::ZERO };
-        let ending = self.peer_ending.filter(|peer| *peer != Ending::Done).unwrap_or(ending);
-        self.closing = Some(Closing { ending, deadline: now + drain, idle: false, said: false });
-        self.phase(Phase::Closing);
-        if drain > Duration::ZERO {
-            self.session.drain();
-            self.mailbox.finish();
-        }
-    }
-
-    /// Says goodbye once everything has gone, or time is up.
-    fn advance_close(&mut self) {
-        let Some(closing) = &mut self.closing else { return };
-        if closing.said {
-            return;
-        }
-        let now = Instant::now();
-        let backlog = self.session.backlog();
-        let drained = closing.idle && backlog.unreceipted == 0 && backlog.unacknowledged == 0;
-        if drained || now >= closing.deadline {
-            closing.said = true;
-            let reason = match closing.ending {
-                Ending::Interrupted => CloseReason::Stopped,
-                Ending::Timeout => CloseReason::Idle,
-                _ => CloseReason::Done,
-            };
-            self.store.deafen();
-            self.session.close(reason, now);
-            while let Some(event) = self.session.poll_event() {
-                self.on_session(event);
-            }
-        }
-    }
-
-    fn farewell(&mut self, farewell: Farewell) {
-        self.link = None;
-        // The transport has ended by itself.
-        let _ = self.transport.control.send(Control::Close(farewell));
-    }
-
-    fn farewell_and_end(&mut self) {
-        let farewell = match self.closing.map(|closing| closing.ending) {
-            Some(Ending::Protocol | Ending::Internal) => Farewell::Errory,
-            _ if !self.connected => Farewell::Lonely,
-            _ => Farewell::Happy,
-        };
-        self.farewell(farewell);
-        self.over = true;
-    }
-
-    /// Ends without a goodbye of the session: there is nobody to say it to.
-    fn end(&mut self, ending: Ending, farewell: Farewell) {
-        while let Some(bytes) = self.session.poll_transmit(Instant::now()) {
-            let Some(link) = self.link else { break };
-            // A full queue: the other end learns it from the end of the link.
-            if self.transport.frames.try_send(OutFrame { link, bytes }).is_err() {
-                break;
-            }
-        }
-        let closing = Closing { ending, deadline: Instant::now(), idle: true, said: true };
-        self.closing.get_or_insert(closing);
-        self.farewell(farewell);
-        self.over = true;
-    }
-
-    /// After [`Driver::run`]: waits for the transport to send what it has, at most two seconds.
-    pub(super) async fn part(&mut self) {
-        let told = async { while self.transport.events.recv().await.is_some() {} };
-        // Who does not take a goodbye learns it from the end of the link.
-        let _ = tokio::time::timeout(PEER_CLOSED, told).await;
     }
 }
