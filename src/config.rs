@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::transport::relay::Endpoint;
+
 /// The environment variable that names the relay.
 pub const RELAY_VARIABLE: &str = "AGENT_WORMHOLE_RELAY_URL";
-/// Where the relay's websocket is when its URL has no path.
-const DEFAULT_PATH: &str = "/ws";
 /// Longest URL in bytes.
 const MAX_URL: usize = 2048;
 
@@ -18,12 +18,12 @@ const MAX_URL: usize = 2048;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Not the URL of a relay.
-    #[error("{from} does not name a relay: {url:?}; write it as wss://relay.example.org")]
+    #[error("{from} does not name a relay: {why}; write it as wss://relay.example.org")]
     Url {
         /// Where it stands.
         from: String,
-        /// What stands there.
-        url: String,
+        /// What is wrong with it.
+        why: String,
     },
     /// The file is there and cannot be read.
     #[error("{} cannot be read: {source}", path.display())]
@@ -48,7 +48,7 @@ pub enum ConfigError {
 pub enum Relay {
     /// The one inside a channel process of this machine.
     Local,
-    /// The one at this `ws://` or `wss://` URL, path included.
+    /// The one at this address, which reads as an [`Endpoint`].
     Url(String),
 }
 
@@ -116,21 +116,18 @@ fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
 }
 
 fn relay_url(url: &str, from: &str) -> Result<Relay, ConfigError> {
-    let wrong = || ConfigError::Url { from: from.to_owned(), url: url.chars().take(200).collect() };
-    let given = url.trim();
-    let (scheme, rest) = given.split_once("://").ok_or_else(wrong)?;
-    let scheme = scheme.to_ascii_lowercase();
-    let plain = rest.bytes().all(|byte| byte.is_ascii_graphic()) && !rest.contains(['#', '"', '\\']);
-    let (authority, path) = match rest.find(['/', '?']) {
-        Some(at) => rest.split_at(at),
-        None => (rest, ""),
-    };
-    let host_given = !authority.is_empty() && !authority.starts_with(':') && !authority.contains('@');
-    if !matches!(scheme.as_str(), "ws" | "wss") || !plain || !host_given || given.len() > MAX_URL {
-        return Err(wrong());
+    let wrong = |why| ConfigError::Url { from: from.to_owned(), why };
+    let url = url.trim();
+    if url.len() > MAX_URL {
+        return Err(wrong(format!("it is longer than {MAX_URL} bytes")));
     }
-    let path = if path.is_empty() || path == "/" { DEFAULT_PATH } else { path };
-    Ok(Relay::Url(format!("{scheme}://{authority}{path}")))
+    // A scheme is told apart without regard to capitals (RFC 3986 section 3.1).
+    let url = match url.split_once("://") {
+        Some((scheme, rest)) => format!("{}://{rest}", scheme.to_ascii_lowercase()),
+        None => url.to_owned(),
+    };
+    url.parse::<Endpoint>().map_err(|error| wrong(error.to_string()))?;
+    Ok(Relay::Url(url.trim_end_matches('/').to_owned()))
 }
 
 #[cfg(test)]
@@ -147,11 +144,11 @@ mod tests {
             variable: Some("ws://variable.example:8080/ws".into()),
             file: Some(file),
         };
-        assert_eq!(outside.relay().unwrap(), Relay::Url("wss://flag.example/ws".into()));
+        assert_eq!(outside.relay().unwrap(), Relay::Url("wss://flag.example".into()));
         outside.flag = None;
         assert_eq!(outside.relay().unwrap(), Relay::Url("ws://variable.example:8080/ws".into()));
         outside.variable = Some("".into());
-        assert_eq!(outside.relay().unwrap(), Relay::Url("wss://file.example/ws".into()));
+        assert_eq!(outside.relay().unwrap(), Relay::Url("wss://file.example".into()));
         outside.file = Some(place.path().join("missing.toml"));
         assert_eq!(outside.relay().unwrap(), Relay::Local);
         outside.file = None;
@@ -175,8 +172,8 @@ mod tests {
     #[test]
     fn only_websocket_urls_name_a_relay() {
         let relay = |url: &str| Outside { flag: Some(url.into()), ..Outside::default() }.relay();
-        assert_eq!(relay("WSS://Relay.example/").unwrap(), Relay::Url("wss://Relay.example/ws".into()));
-        assert_eq!(relay("ws://[::1]:9/x?y").unwrap(), Relay::Url("ws://[::1]:9/x?y".into()));
+        assert_eq!(relay("WSS://Relay.example/").unwrap(), Relay::Url("wss://Relay.example".into()));
+        assert_eq!(relay("ws://[::1]:9/x/").unwrap(), Relay::Url("ws://[::1]:9/x".into()));
         let wrong = [
             "",
             "relay.example",
@@ -187,6 +184,8 @@ mod tests {
             "wss://a b",
             "wss://u:p@h",
             "wss://h/#f",
+            "wss://h/?q",
+            "ws://h:0",
         ];
         for url in wrong {
             assert!(matches!(relay(url), Err(ConfigError::Url { .. })), "{url:?}");

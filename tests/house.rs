@@ -38,8 +38,9 @@ const FLOORS: [(&str, u8); 12] = [
     ("item", 1),
     ("code", 1),
 ];
-/// Rooms that may use a room of their own floor: the list of channels writes the words of an event.
-const SAME_FLOOR: [(&str, &str); 1] = [("rundir", "event")];
+/// Rooms that may use a room of their own floor: the list of channels writes the words of an event, and a relay's address
+/// is read in one place.
+const SAME_FLOOR: [(&str, &str); 2] = [("rundir", "event"), ("config", "transport")];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -55,7 +55,7 @@ impl fmt::Debug for Token {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// Neither a URL of ours nor a path.
-    #[error("a relay's address begins with ws://, wss:// or /: {0:?} does not")]
+    #[error("a relay's address begins with ws://, wss:// or / and {0:?} does not")]
     Scheme(String),
     /// Not a host, or not a port from 1 to 65535.
     #[error("{0:?} names no host and port; write for example wss://relay.example.org or ws://10.0.0.5:4400")]
@@ -153,6 +153,8 @@ impl Url {
             None => 80,
         };
         let path = path.trim_end_matches('/');
+        // Whoever writes the whole of it means the same.
+        let path = path.strip_suffix("/ws").unwrap_or(if path == "ws" { "" } else { path });
         let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
         Ok(Self { secure, host: bare.to_owned(), port, authority: authority.to_owned(), prefix })
     }
@@ -174,6 +176,8 @@ mod tests {
         assert_eq!(url("ws://relay.example"), (false, "relay.example".into(), 80, String::new()));
         assert_eq!(url("wss://relay.example/"), (true, "relay.example".into(), 443, String::new()));
         assert_eq!(url("wss://a.b:8443/x/y/"), (true, "a.b".into(), 8443, "/x/y".into()));
+        assert_eq!(url("wss://a.b/x/ws/"), (true, "a.b".into(), 443, "/x".into()));
+        assert_eq!(url("ws://a.b/ws"), (false, "a.b".into(), 80, String::new()));
         assert_eq!(url("ws://[::1]:4400"), (false, "::1".into(), 4400, String::new()));
         assert_eq!(url("ws://[fe80::1]"), (false, "fe80::1".into(), 80, String::new()));
         let unix: Endpoint = "/run/relay.sock".parse().unwrap();
