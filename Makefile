@@ -54,8 +54,11 @@ needs: ## Install what the tests run besides Rust (Debian packages as root; Pyth
 		touch $(VENV)/ready; \
 	}
 
-bench: ## Measure the parts
-	$(CARGO) bench --workspace --locked
+bench: ## Measure the parts, and the whole beside the machine (MW=… MW_SERVERS=… adds magic-wormhole.rs)
+	$(CARGO) build --release --locked
+	$(CARGO) bench --workspace --locked --bench parts
+	python3 benches/whole.py --bin $(abspath $(TARGET))/release/agent-wormhole \
+		$(if $(MW),--mw $(MW) --mw-servers $(MW_SERVERS))
 
 audit: ## Check licences, advisories and bans (needs cargo-deny)
 	$(CARGO) deny --all-features check
