@@ -141,6 +141,28 @@ def texts(channel: Channel, count: int) -> list[float]:
     return sorted(took[20:])
 
 
+def overtaking(channel: Channel, big: Path) -> list[float]:
+    """The same while the file is under way."""
+    took = []
+    arrived = channel.inbox / "under-way.bin"
+    os.symlink(big, channel.outbox / arrived.name)
+    # It is under way once its head has been settled, read and taken.
+    time.sleep(0.1)
+    watch = Watch(channel.inbox / "log.jsonl", Watch.MODIFY)
+    while True:
+        with open(channel.outbox / f"overtakes-{len(took):05}.msg", "w") as f:
+            f.write("while a file is under way\n")
+        start = time.perf_counter()
+        watch.wait()
+        if arrived.exists():
+            break
+        took.append((time.perf_counter() - start) * 1000)
+        time.sleep(0.01)
+    watch.close()
+    arrived.unlink()
+    return sorted(took)
+
+
 def transfers(channel: Channel, big: Path, runs: int) -> list[dict]:
     rows = []
     procs = {"host": channel.host, "peer": channel.peer} | ({"relay": channel.relay} if channel.relay else {})
@@ -170,6 +192,9 @@ def measure(binary: Path, work: Path, big: Path, a) -> None:
             took = texts(channel, a.texts)
             p50, p95 = took[len(took) // 2], took[int(len(took) * 0.95)]
             row(f"text, outbox to the other log, {mode}: p50 / p95", f"{p50:.2f} / {p95:.2f} ms")
+            took = overtaking(channel, big)
+            row(f"the same while the file is under way, {mode}: p50 / longest of {len(took)}",
+                f"{took[len(took) // 2]:.2f} / {took[-1]:.2f} ms")
             rows = transfers(channel, big, a.runs)
             rate = statistics.median(mb / r["seconds"] for r in rows)
             used = ", ".join(f"{k} {statistics.median(r[k] for r in rows):.2f}" for k in rows[0] if k != "seconds")
