@@ -6,7 +6,7 @@ VENV := $(TARGET)/venv
 # The Python tool that direct mode stays compatible with.
 PYTHON_TOOL := agent-wormhole==0.1.5
 # Programs that tests run, as `command:Debian package`.
-NEEDS := redis-server:redis-server fusermount3:fuse3 rsync:rsync ip:iproute2 python3:python3
+NEEDS := redis-server:redis-server fusermount3:fuse3 rsync:rsync vim:vim git:git ip:iproute2 python3:python3
 # Where the tests find the Python tool.
 export AGENT_WORMHOLE_PYTHON := $(abspath $(VENV))/bin/python
 
