@@ -1,1 +1,8 @@
+//! One test for each sentence of the specification that chance alone does not pin down.
 
+mod close;
+mod flow;
+mod handshake;
+mod items;
+mod records;
+mod timing;
