@@ -3,6 +3,8 @@
 mod close;
 mod flow;
 mod handshake;
+mod hostile;
 mod items;
+mod legacy;
 mod records;
 mod timing;
