@@ -2,7 +2,7 @@
 
 use super::super::hand::{Hand, Out, begin, chunk, file, goodbye, head, millis, receipt, secs, text};
 use crate::crypto::pake::Role;
-use crate::frame::{ChunkBuf, CloseReason, Message, State};
+use crate::frame::{ChunkBuf, CloseReason, State};
 use crate::item::{ItemId, ItemKind, Refusal};
 use crate::session::{Phase, SessionError, SessionEvent};
 

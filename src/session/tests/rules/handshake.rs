@@ -40,7 +40,8 @@ fn a_real_peer_still_connects(mut host: Session, now: Instant) {
     host.handle_link(Link::Down, now).unwrap();
     up(&mut host, now);
     let greeting = host.greeting();
-    assert_eq!(frames(&mut host, now), [greeting.clone()]);
+    let sent = frames(&mut host, now);
+    assert!(sent.len() == 1 && sent[0] == greeting);
     let peer = Shake::new(Role::Peer, CODE);
     feed(&mut host, &peer.greeting(), now).unwrap();
     feed(&mut host, &peer.sealed(&greeting, &version(Role::Peer)), now).unwrap();
