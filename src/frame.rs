@@ -6,8 +6,6 @@
 //! that the bytes at hand do not cover.
 
 mod chunk;
-#[cfg(test)]
-mod tests;
 
 use bytes::Bytes;
 use minicbor::bytes::ByteSlice;
@@ -437,3 +435,6 @@ impl State {
         cbor(&body, "state")
     }
 }
+
+#[cfg(test)]
+mod tests;

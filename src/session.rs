@@ -12,9 +12,6 @@ mod outgoing;
 mod timer;
 mod window;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -482,3 +479,6 @@ impl Session {
         self.events.push_back(SessionEvent::Connected { protocol, agent, resume });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,6 +121,25 @@ fn what_is_no_guess_leaves_the_code_alive() {
 }
 
 #[test]
+fn a_greeting_outlives_its_link_unless_that_was_unproven() {
+    let now = Instant::now();
+    let spake = Shake::new(Role::Peer, WRONG).greeting();
+    for (unproven, outcome) in [(true, "unproven"), (false, "failed")] {
+        let (mut host, _) = host(now);
+        feed(&mut host, &spake, now).unwrap();
+        if unproven {
+            feed(&mut host, &[0; 16 * 1024 + 1], now).unwrap();
+            assert_eq!(verdict(&mut host), "unproven");
+        }
+        host.handle_link(Link::Down, now).unwrap();
+        up(&mut host, now);
+        // A version alone: it is judged against the greeting that is remembered, if one is.
+        feed(&mut host, &[0; 100], now).unwrap();
+        assert_eq!(verdict(&mut host), outcome);
+    }
+}
+
+#[test]
 fn ten_seconds_of_silence_are_no_guess() {
     let start = Instant::now();
     let (mut host, _) = host(start);
