@@ -12,9 +12,6 @@ mod outgoing;
 mod timer;
 mod window;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -282,11 +279,17 @@ impl Session {
     /// The link came up or went down.
     ///
     /// # Errors
-    /// [`SessionError::FrameLimit`].
+    /// [`SessionError::FrameLimit`]: the session has turned to its close.
     pub fn handle_link(&mut self, link: Link, now: Instant) -> Result<(), SessionError> {
         match &mut self.phase {
             Phase::Handshake(handshake) => handshake.handle_link(link, now),
-            Phase::Open(open) => return open.handle_link(link, now),
+            Phase::Open(open) => {
+                let result = open.handle_link(link, now);
+                if let Err(error) = result {
+                    open.fail(error, now, &mut self.events);
+                }
+                return result;
+            }
             Phase::Legacy(_) | Phase::Over => {}
         }
         Ok(())
@@ -476,3 +479,6 @@ impl Session {
         self.events.push_back(SessionEvent::Connected { protocol, agent, resume });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,6 +96,9 @@ pub(super) struct Handshake {
     confirmed: Option<Confirmed>,
     transmit: VecDeque<Bytes>,
     deadline: Option<Instant>,
+    /// This link has carried a key exchange message: more of them win no more time.
+    greeted: bool,
+    /// Of the link that is up.
     limits: Option<LinkLimits>,
 }
 
@@ -119,6 +122,7 @@ impl Handshake {
             confirmed: None,
             transmit: VecDeque::new(),
             deadline: None,
+            greeted: false,
             limits: None,
         }
     }
@@ -129,6 +133,7 @@ impl Handshake {
 
     pub(super) fn handle_link(&mut self, link: Link, now: Instant) {
         self.transmit.clear();
+        self.greeted = false;
         match link {
             Link::Up { limits, greeted } => {
                 self.limits = Some(limits);
@@ -165,14 +170,18 @@ impl Handshake {
     }
 
     pub(super) fn handle_frame(&mut self, frame: &[u8], now: Instant) -> Option<Verdict> {
-        // A sealed version is never 33 bytes long: `{"version":1,"role":"…"}` and its tag are 42 at least.
+        // What is left of a link that has gone proves nothing: the answer would go to another.
+        self.limits?;
+        // A sealed version is never 33 bytes long: `{"version":1,"role":"peer"}` and its tag are 43.
         match (self.role, frame.len()) {
             (_, len) if len > MAX_VERSION => {
                 Some(self.unexpected("a frame is longer than any of the handshake"))
             }
             (Role::Host, MESSAGE_LEN) => {
                 self.their_spake = Some(Bytes::copy_from_slice(frame));
-                self.deadline = Some(now + SILENCE);
+                if !std::mem::replace(&mut self.greeted, true) {
+                    self.deadline = Some(now + SILENCE);
+                }
                 None
             }
             (Role::Peer, MESSAGE_LEN) => self.host_spake(frame),

@@ -16,8 +16,6 @@ struct Item {
     lane: Lane,
     kind: ItemKind,
     parent: Option<ItemId>,
-    /// Of a bulk item that is nobody's member: its name, for a later text's `pending`.
-    name: Option<String>,
     size: Option<u64>,
     received: u64,
     ended: bool,
@@ -25,6 +23,10 @@ struct Item {
     dropped: bool,
     /// Content up to an offset, and what room its message took.
     charged: VecDeque<(u64, u64)>,
+    /// Of a group: its members that are neither stored nor dropped.
+    members: BTreeSet<ItemId>,
+    /// How many of them have not ended.
+    open_members: usize,
 }
 
 /// What is to be said about an item.
@@ -36,11 +38,15 @@ pub(super) struct Receipt {
 /// The receiving half of an open session.
 pub(super) struct ItemsIn {
     items: BTreeMap<ItemId, Item>,
+    /// Names of bulk items that are nobody's member and not here yet, for a later text's `pending`.
+    names: BTreeMap<ItemId, String>,
     /// Every number up to this was used or is a gap.
     highest: u64,
     /// Numbers that were skipped and may still come.
     gaps: BTreeSet<u64>,
     last_prompt: u64,
+    /// The prompt item that has begun and not ended: there is one at a time.
+    open_prompt: Option<ItemId>,
     unreceipted: usize,
     open_bulk: usize,
     windows: [ReceiveWindow; 2],
@@ -53,9 +59,11 @@ impl ItemsIn {
     pub(super) fn new() -> Self {
         Self {
             items: BTreeMap::new(),
+            names: BTreeMap::new(),
             highest: 0,
             gaps: BTreeSet::new(),
             last_prompt: 0,
+            open_prompt: None,
             unreceipted: 0,
             open_bulk: 0,
             windows: [ReceiveWindow::new(PROMPT_WINDOW), ReceiveWindow::new(BULK_WINDOW)],
@@ -64,10 +72,19 @@ impl ItemsIn {
         }
     }
 
-    /// Nothing becomes visible any more.
+    /// Nothing becomes visible any more: what is not stored yet is dropped, and what comes still.
     pub(super) fn deafen(&mut self) {
         self.deaf = true;
         self.receipts.clear();
+        self.names.clear();
+        self.unreceipted = 0;
+        let all: Vec<ItemId> = self.items.keys().copied().collect();
+        for id in all {
+            if let Some(item) = self.items.get_mut(&id) {
+                item.dropped = true;
+            }
+            self.forget_dropped(id);
+        }
     }
 
     /// The grants to tell now: prompt, bulk.
@@ -114,7 +131,7 @@ impl ItemsIn {
             return Ok(());
         }
         let skipped = id.0.checked_sub(self.highest + 1).ok_or(PeerFault::ItemNumber)?;
-        if skipped + self.gaps.len() as u64 > MAX_UNRECEIPTED as u64 {
+        if skipped.saturating_add(self.gaps.len() as u64) > MAX_UNRECEIPTED as u64 {
             return Err(PeerFault::ItemNumber);
         }
         self.gaps.extend(self.highest + 1..id.0);
@@ -129,44 +146,59 @@ impl ItemsIn {
         events: &mut VecDeque<SessionEvent>,
     ) -> Result<(), PeerFault> {
         let lane = head.lane();
+        let whole = head.is_whole();
         self.take_number(id)?;
         if lane == Lane::Prompt {
             if id.0 <= self.last_prompt {
                 return Err(PeerFault::ItemNumber);
             }
             self.last_prompt = id.0;
+            if self.open_prompt.is_some() {
+                return Err(PeerFault::TooMany);
+            }
+            self.open_prompt = (!whole).then_some(id);
         }
         check_head(&head)?;
         let cost = head_cost(&head);
         self.charge(lane, cost)?;
         let dropped = self.deaf || self.group_is_dropped(&head)?;
-        let whole = head.is_whole();
         self.open_bulk += usize::from(lane == Lane::Bulk && !whole);
         self.unreceipted += usize::from(head.group.is_none() && !dropped);
         if self.open_bulk > MAX_OPEN_BULK || self.unreceipted > MAX_UNRECEIPTED {
             return Err(PeerFault::TooMany);
         }
         let received = head.inline.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        let (pending, pending_more) =
-            if head.kind == ItemKind::Text { self.pending(id) } else { (Vec::new(), 0) };
         let item = Item {
             lane,
             kind: head.kind,
             parent: head.group,
-            name: (lane == Lane::Bulk && head.group.is_none()).then(|| head.name.clone()),
             size: head.size,
             received,
             ended: whole,
             dropped,
             charged: VecDeque::from([(received, cost)]),
+            members: BTreeSet::new(),
+            open_members: 0,
         };
         self.items.insert(id, item);
         if dropped {
             self.forget_dropped(id);
         } else {
-            events.push_back(SessionEvent::Head(Incoming { id, head, pending, pending_more }));
+            self.announce(id, head, events);
         }
         Ok(())
+    }
+
+    fn announce(&mut self, id: ItemId, head: ItemHead, events: &mut VecDeque<SessionEvent>) {
+        if let Some(group) = head.group.and_then(|group| self.items.get_mut(&group)) {
+            group.members.insert(id);
+            group.open_members += usize::from(!head.is_whole());
+        } else if head.lane() == Lane::Bulk {
+            self.names.insert(id, head.name.clone());
+        }
+        let (pending, pending_more) =
+            if head.kind == ItemKind::Text { self.pending(id) } else { (Vec::new(), 0) };
+        events.push_back(SessionEvent::Head(Incoming { id, head, pending, pending_more }));
     }
 
     /// Whether a member's group takes no more; a member of anything but an open group is a fault.
@@ -178,9 +210,13 @@ impl ItemsIn {
 
     /// Items sent before this text that are not here yet: names of those that have begun, and how many more.
     fn pending(&self, text: ItemId) -> (Vec<String>, u64) {
-        let earlier = self.items.range(..text).filter(|(_, item)| !item.dropped);
-        let names = earlier.filter_map(|(_, item)| item.name.clone()).take(MAX_OPEN_BULK).collect();
-        (names, self.gaps.range(..text.0).count() as u64)
+        let begun = self.names.range(..text);
+        let names: Vec<String> = begun.clone().map(|(_, name)| name.clone()).take(MAX_OPEN_BULK).collect();
+        // From the far end: a text is mostly the latest of all.
+        let later = self.names.range(text..).count() + names.len();
+        let missing = self.gaps.len() - self.gaps.range(text.0..).count();
+        let unnamed = self.names.len().saturating_sub(later);
+        (names, (missing + unnamed) as u64)
     }
 
     fn chunk(
@@ -199,9 +235,15 @@ impl ItemsIn {
         let Some(item) = self.items.get_mut(&id) else { return Err(PeerFault::NotOpen) };
         item.received += bytes.len() as u64;
         item.charged.push_back((item.received, cost));
-        item.ended = last;
-        self.open_bulk -= usize::from(last && item.lane == Lane::Bulk);
-        if item.dropped {
+        let dropped = item.dropped;
+        if last && item.open_members > 0 && !dropped {
+            return Err(PeerFault::Contradiction);
+        }
+        if last {
+            self.end(id);
+        }
+        let Some(item) = self.items.get(&id) else { return Err(PeerFault::NotOpen) };
+        if dropped {
             self.forget_dropped(id);
             return Ok(());
         }
@@ -209,9 +251,7 @@ impl ItemsIn {
         let too_few = last && item.size.is_some_and(|size| item.received < size);
         let long_text = item.kind == ItemKind::Text && item.received > MAX_TEXT;
         if too_many || too_few || long_text {
-            let reason = if long_text { Refusal::BadText } else { Refusal::WrongSize };
-            self.refuse(id, reason);
-            events.push_back(SessionEvent::Cancelled { id, reason });
+            self.spoilt(id, if long_text { Refusal::BadText } else { Refusal::WrongSize }, events);
             return Ok(());
         }
         events.push_back(SessionEvent::Chunk { id, bytes, last });
@@ -236,34 +276,50 @@ impl ItemsIn {
         if item.ended {
             return Ok(());
         }
-        item.ended = true;
-        self.open_bulk -= usize::from(item.lane == Lane::Bulk);
-        if item.dropped {
+        let dropped = item.dropped;
+        self.end(id);
+        if dropped {
             self.forget_dropped(id);
         } else {
-            self.refuse(id, reason);
-            events.push_back(SessionEvent::Cancelled { id, reason });
+            self.spoilt(id, reason, events);
         }
         Ok(())
+    }
+
+    /// Nothing more comes of an item.
+    fn end(&mut self, id: ItemId) {
+        let Some(item) = self.items.get_mut(&id) else { return };
+        item.ended = true;
+        let (lane, parent, dropped) = (item.lane, item.parent, item.dropped);
+        match lane {
+            Lane::Prompt => self.open_prompt = None,
+            Lane::Bulk => self.open_bulk -= 1,
+        }
+        if let Some(group) = parent.and_then(|parent| self.items.get_mut(&parent)).filter(|_| !dropped) {
+            group.open_members -= 1;
+        }
+    }
+
+    /// An item did not come whole. The group of a member cannot be whole either.
+    fn spoilt(&mut self, id: ItemId, reason: Refusal, events: &mut VecDeque<SessionEvent>) {
+        let id = self.items.get(&id).and_then(|item| item.parent).unwrap_or(id);
+        self.refuse(id, reason);
+        events.push_back(SessionEvent::Cancelled { id, reason });
     }
 
     /// Gives the one receipt, a refusal; what still comes is dropped. A refused group takes its members with it.
     fn refuse(&mut self, id: ItemId, reason: Refusal) {
         let Some(item) = self.items.get_mut(&id) else { return };
         item.dropped = true;
-        let group = item.kind == ItemKind::Group;
+        item.open_members = 0;
+        let members = std::mem::take(&mut item.members);
         if item.parent.is_none() {
             self.unreceipted -= 1;
-            if !self.deaf {
-                self.receipts.push_back(Receipt { id, refused: Some(reason) });
-            }
+            self.names.remove(&id);
+            self.receipts.push_back(Receipt { id, refused: Some(reason) });
         }
-        if group {
-            let members: Vec<ItemId> =
-                self.items.iter().filter(|(_, item)| item.parent == Some(id)).map(|(id, _)| *id).collect();
-            for member in members {
-                self.refuse(member, reason);
-            }
+        for member in members {
+            self.refuse(member, reason);
         }
         self.forget_dropped(id);
     }
@@ -291,19 +347,22 @@ impl ItemsIn {
         self.free(id, upto);
     }
 
-    /// How an item ended here.
+    /// How an item ended here. A member that is refused takes its group with it.
     pub(super) fn stored(&mut self, id: ItemId, result: Result<(), Refusal>) {
         let Some(item) = self.items.get(&id).filter(|item| !item.dropped) else { return };
+        let parent = item.parent;
         match result {
-            Err(reason) => self.refuse(id, reason),
+            Err(reason) => self.refuse(parent.unwrap_or(id), reason),
             // Stored before its end cannot be: the driver knows the end.
             Ok(()) if !item.ended => {}
             Ok(()) => {
-                if item.parent.is_none() {
+                if let Some(group) = parent.and_then(|parent| self.items.get_mut(&parent)) {
+                    group.members.remove(&id);
+                }
+                if parent.is_none() {
                     self.unreceipted -= 1;
-                    if !self.deaf {
-                        self.receipts.push_back(Receipt { id, refused: None });
-                    }
+                    self.names.remove(&id);
+                    self.receipts.push_back(Receipt { id, refused: None });
                 }
                 self.free(id, u64::MAX);
                 self.items.remove(&id);

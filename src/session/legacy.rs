@@ -20,6 +20,8 @@ use crate::item::{ItemHead, ItemId, ItemKind, Refusal};
 
 /// Longest sealed envelope in bytes: what 0.1 takes.
 const MAX_SEALED: usize = 10 * 1024 * 1024;
+/// Longest sealed envelope in bytes through a relay: what the websocket client of 0.1 takes.
+const MAX_RELAYED: usize = 1024 * 1024;
 /// Longest file in bytes whose envelope may fit: base64 makes 4 bytes of 3.
 const MAX_CONTENT: u64 = (MAX_SEALED / 4 * 3) as u64;
 /// Longest name in bytes that 0.1 is given.
@@ -45,7 +47,10 @@ pub(super) struct Legacy {
     leaving: Option<ItemId>,
     last_out: u64,
     last_in: u64,
-    names: HashMap<String, u32>,
+    /// Longest sealed envelope in bytes on this link.
+    max_sealed: usize,
+    /// Names that were sent, and the last number that made one of them unlike the others.
+    names: HashMap<String, u64>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +112,11 @@ impl Legacy {
             leaving: None,
             last_out: 0,
             last_in: 0,
+            // Only relays count messages.
+            max_sealed: match proven.limits.messages_per_minute {
+                0 => MAX_SEALED,
+                _ => MAX_RELAYED.min(proven.limits.max_frame),
+            },
             names: HashMap::new(),
         }
     }
@@ -207,7 +217,7 @@ impl Legacy {
             json!({"type": "file", "name": name, "size": item.content.len(), "body": body})
         };
         let json = json.to_string().into_bytes();
-        if json.len() > MAX_SEALED - TAG_LEN {
+        if json.len() > self.max_sealed.saturating_sub(TAG_LEN) {
             return Err(Refusal::TooLarge);
         }
         Ok(self.sealer.seal(json).into())
@@ -218,9 +228,17 @@ impl Legacy {
         if self.names.len() >= NAMES {
             return numbered(name, id.0);
         }
-        let count = self.names.entry(name.to_owned()).or_default();
-        *count += 1;
-        if *count == 1 { name.to_owned() } else { numbered(name, u64::from(*count)) }
+        let count = self.names.get(name).copied().unwrap_or(0);
+        let numbers = (count + 1).max(2)..;
+        let (number, unused) = if self.names.contains_key(name) {
+            let free = numbers.map(|number| (number, numbered(name, number)));
+            free.into_iter().find(|(_, name)| !self.names.contains_key(name)).unwrap_or_default()
+        } else {
+            (1, name.to_owned())
+        };
+        self.names.insert(name.to_owned(), number);
+        self.names.entry(unused.clone()).or_insert(1);
+        unused
     }
 
     pub(super) fn handle_frame(
@@ -274,20 +292,24 @@ fn read_envelope(json: &[u8]) -> Result<(ItemHead, Bytes), &'static str> {
 /// The last component, without what makes 0.1 fail.
 fn safe_name(name: &str) -> String {
     let last = name.rsplit('/').next().unwrap_or_default();
-    let mut safe = last.replace('\0', "_").replace("..", "__");
-    let mut end = MAX_NAME.min(safe.len());
-    while !safe.is_char_boundary(end) {
-        end -= 1;
-    }
-    safe.truncate(end);
-    if safe.is_empty() || safe == "." { "file".to_owned() } else { safe }
+    let safe = last.replace('\0', "_").replace("..", "__");
+    let safe = cut(&safe, MAX_NAME);
+    if safe.is_empty() || safe == "." { "file".to_owned() } else { safe.to_owned() }
 }
 
+/// The first `most` bytes, or a few less: whole characters.
+fn cut(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
+}
+
+/// A number before the last dot, within the longest name.
 fn numbered(name: &str, number: u64) -> String {
-    match name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()) {
-        Some((stem, extension)) => format!("{stem}-{number}.{extension}"),
-        None => format!("{name}-{number}"),
-    }
+    let (stem, extension) = name.rfind('.').filter(|at| *at > 0).map_or((name, ""), |at| name.split_at(at));
+    let number = format!("-{number}");
+    // An extension that leaves no room for anything is none.
+    let extension = cut(extension, MAX_NAME / 2);
+    let stem = cut(stem, MAX_NAME - number.len() - extension.len());
+    format!("{stem}{number}{extension}")
 }
 
 #[cfg(test)]
@@ -315,6 +337,9 @@ mod tests {
         assert!(safe_name(&"é".repeat(300)).len() <= MAX_NAME);
         assert_eq!(numbered("report.pdf", 2), "report-2.pdf");
         assert_eq!(numbered(".profile", 2), ".profile-2");
+        for long in ["é".repeat(100), format!("a.{}", "b".repeat(198)), format!("{}.c", "b".repeat(198))] {
+            assert!(numbered(&long, 12).len() <= MAX_NAME, "{long}");
+        }
     }
 
     #[test]

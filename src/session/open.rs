@@ -15,7 +15,7 @@ use super::timer::{Backoff, earliest};
 use super::{Link, PeerFault, SessionError, SessionEvent};
 use crate::crypto::seal::{Opener, Sealer};
 use crate::frame::{CloseReason, Message, Messages, RECORD_HEADER, RecordHeader, RecordKind, State};
-use crate::item::{ItemId, Refusal};
+use crate::item::{ItemId, MAX_UNRECEIPTED, Refusal};
 
 /// Without progress, a state is asked for after this long, then less and less often.
 const ASK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
@@ -33,6 +33,9 @@ const IDLE: Duration = Duration::from_secs(3600);
 const STALLED: Duration = Duration::from_secs(30);
 /// Own close is asked about for this long.
 const LINGER: Duration = Duration::from_secs(2);
+/// A state is due after this many messages: it keeps short what a sender of receipts must remember. A quarter of the
+/// items that may lack one.
+const MESSAGES: usize = MAX_UNRECEIPTED / 4;
 /// While lingering, it is asked about this often.
 const LINGER_ASK: Duration = Duration::from_millis(250);
 
@@ -63,9 +66,11 @@ pub(super) struct Open {
     own_frames: Option<[Bytes; 2]>,
     accepted_frames: [Bytes; 2],
     control_number: u64,
-    /// The lowest control number that is still news.
-    control_next: u64,
+    /// The highest control number that opened.
+    control_heard: Option<u64>,
     next: u64,
+    /// Messages taken since a state was sent.
+    untold: usize,
     /// The highest `end` that the other end told.
     peer_end: u64,
     link: u64,
@@ -81,7 +86,9 @@ pub(super) struct Open {
     heard_at: Instant,
     away: bool,
     idle: bool,
+    /// Something is under way since, or moved last.
     progress_at: Instant,
+    transferring: bool,
     stalled: bool,
     draining: bool,
     linger: Option<Instant>,
@@ -100,8 +107,9 @@ impl Open {
             own_frames: Some(own_frames),
             accepted_frames,
             control_number: 0,
-            control_next: 0,
+            control_heard: None,
             next: 0,
+            untold: 0,
             peer_end: 0,
             link: 1,
             heard_link: 0,
@@ -116,6 +124,7 @@ impl Open {
             away: false,
             idle: false,
             progress_at: now,
+            transferring: false,
             stalled: false,
             draining: false,
             linger: None,
@@ -137,6 +146,8 @@ impl Open {
                 }
                 self.due = Due { state: true, ask: true, again: false };
                 self.ask.arm_at(now + ASK.0);
+                // What is missing is known anew with the echo.
+                self.gap = None;
                 self.out.relink(limits)
             }
             Link::Down => {
@@ -161,7 +172,7 @@ impl Open {
         let header = RecordHeader::decode(&frame)?;
         let news = match header.kind {
             RecordKind::Data => self.is_next(header.number, now),
-            RecordKind::Control => header.number >= self.control_next,
+            RecordKind::Control => self.control_heard.is_none_or(|heard| header.number > heard),
         };
         if !news {
             return Ok(());
@@ -172,23 +183,27 @@ impl Open {
         frame.truncate(len);
         self.heard(now, events);
         match header.kind {
-            RecordKind::Data => self.handle_data(frame.freeze(), now, events),
+            RecordKind::Data => self.handle_data(frame.freeze(), now, events)?,
             RecordKind::Control => {
-                self.control_next = header.number + 1;
-                self.handle_state(State::decode(frame.freeze())?, now)
+                self.control_heard = Some(header.number);
+                self.handle_state(State::decode(frame.freeze())?, now)?;
             }
         }
+        if self.out.is_used_up() { Err(SessionError::UsedUp) } else { Ok(()) }
     }
 
-    /// Whether a data record is the one expected. A double is answered, a gap is asked for.
+    /// Whether a data record is the one expected. A double is answered, a gap is asked for. The number of a record
+    /// that is not opened says that something may be missing now, and nothing more: anybody can write it.
     fn is_next(&mut self, number: u64, now: Instant) -> bool {
         if number < self.next {
             self.due.state = true;
-        } else if number > self.next {
-            self.peer_end = self.peer_end.max(number.saturating_add(1));
+            return false;
+        }
+        let news = number == self.next && !self.out.is_choked();
+        if !news {
             self.missing_since(now);
         }
-        number == self.next
+        news
     }
 
     /// Asks for what is missing from `at` on, unless that is being asked for already.
@@ -232,6 +247,7 @@ impl Open {
         }
         self.progress(now);
         for message in Messages::new(plaintext) {
+            self.untold += 1;
             match message? {
                 _ if self.peer_closed => return Err(PeerFault::AfterClose.into()),
                 Message::Receipt { item, refused } => self.out.handle_receipt(item, refused, events)?,
@@ -243,6 +259,7 @@ impl Open {
                 message => self.items.handle(message, events)?,
             }
         }
+        self.due.state |= self.untold >= MESSAGES;
         self.pass_receipts();
         Ok(())
     }
@@ -280,9 +297,17 @@ impl Open {
         self.progress_at = now;
         self.stalled = false;
         self.asked_for_acknowledgement = false;
-        if self.ask.at().is_some() {
-            self.ask.arm_at(now + ASK.0);
+        self.ask.restart(now);
+    }
+
+    /// The stall watch begins with what is under way, however long nothing was before.
+    fn watch(&mut self, now: Instant) {
+        let transferring = self.out.is_transferring();
+        if transferring && !self.transferring {
+            self.progress_at = now;
+            self.stalled = false;
         }
+        self.transferring = transferring;
     }
 
     pub(super) fn accepted(&mut self, id: ItemId, upto: u64) {
@@ -342,6 +367,7 @@ impl Open {
 
     pub(super) fn handle_timeout(&mut self, now: Instant, events: &mut VecDeque<SessionEvent>) {
         self.out.handle_timeout(now);
+        self.watch(now);
         if self.ask.passed(now) {
             self.due.ask = true;
         }
@@ -373,17 +399,25 @@ impl Open {
         }
     }
 
+    /// When a transfer counts as stalled. One that began without a word to this clock is due at once, to be noticed.
     fn stall_at(&self) -> Option<Instant> {
-        (!self.stalled && !self.peer_closed && self.out.is_transferring()).then(|| self.progress_at + STALLED)
+        let watched = !self.peer_closed && !self.out.is_closing() && self.out.is_transferring();
+        match (watched, self.transferring, self.stalled) {
+            (false, ..) | (true, true, true) => None,
+            (true, false, _) => Some(self.progress_at),
+            (true, true, false) => Some(self.progress_at + STALLED),
+        }
     }
 
-    const fn why_stalled(&self) -> &'static str {
+    fn why_stalled(&self) -> &'static str {
         if !self.up {
             "the connection is down"
         } else if self.away {
             "the peer does not answer"
         } else if !self.ready {
             "the peer has not answered on the new connection"
+        } else if self.out.is_starved() {
+            "its content comes slowly on this side"
         } else {
             "the peer takes nothing at the moment"
         }
@@ -411,6 +445,7 @@ impl Open {
         if self.linger.is_some() && self.out.close_acknowledged() {
             self.finish(events);
         }
+        self.watch(now);
         if !self.up {
             return None;
         }
@@ -420,21 +455,9 @@ impl Open {
         if self.due.state || self.due.ask || self.due.again {
             return Some(self.state(now));
         }
-        let record = if self.ready { self.poll_record(now, events) } else { None };
-        if record.is_none() {
-            return self.poll_ask(now);
-        }
-        record
-    }
-
-    fn poll_record(&mut self, now: Instant, events: &mut VecDeque<SessionEvent>) -> Option<Bytes> {
-        match self.out.poll_record(now, events) {
-            Ok(record) => record,
-            Err(error) => {
-                self.fail(error, now, events);
-                None
-            }
-        }
+        let record = if self.ready { self.out.poll_record(now, events) } else { None };
+        self.watch(now);
+        record.or_else(|| self.poll_ask(now))
     }
 
     /// Nothing is to be sent now: arms the clock for what is waited for, or asks at once where only an
@@ -457,6 +480,7 @@ impl Open {
     /// Seals a snapshot.
     fn state(&mut self, now: Instant) -> Bytes {
         let due = std::mem::take(&mut self.due);
+        self.untold = 0;
         let (grant_prompt, grant_bulk) = self.items.tell();
         let state = State {
             next: self.next,

@@ -1,38 +1,33 @@
 //! What this end sends: items in two lanes, records that are kept until they are acknowledged.
 //!
-//! Owns the order in which things leave, the numbers of data records and the state of own items. Seals each record
-//! once and resends it byte for byte (`src/PROTOCOL.md`, "Records", "Items", "Flow").
+//! Owns the state of own items and what each may still do. `records` owns sealed records and their numbers, `lanes`
+//! the order in which things leave, `numbers` how far item numbers may run ahead (`src/PROTOCOL.md`, "Items", "Flow").
 
-use std::collections::{BTreeMap, VecDeque};
+mod lanes;
+mod numbers;
+mod records;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::window::{
-    CHUNK, FRAME_MARGIN, Flight, LIMITED_CHUNK, Pace, SendWindow, Staging, chunk_cost, head_cost,
-};
+use super::window::{CHUNK, FRAME_MARGIN, Flight, LIMITED_CHUNK, Pace, SendWindow, Staging};
 use super::{Backlog, LinkLimits, PeerFault, SessionError, SessionEvent};
 use crate::crypto::seal::Sealer;
-use crate::frame::{
-    CHUNK_HEADER, ChunkBuf, CloseReason, Message, RECORD_HEADER, RECORD_OVERHEAD, RecordHeader, RecordKind,
-    State, chunk_header,
-};
-use crate::item::{ItemHead, ItemId, ItemKind, Lane, MAX_OPEN_BULK, Refusal};
+use crate::frame::{ChunkBuf, CloseReason, Message, State};
+use crate::item::{ItemHead, ItemId, ItemKind, Lane, MAX_UNRECEIPTED, Refusal};
+
+use numbers::Numbers;
+use records::Records;
 
 /// Bytes of content staged for each lane: enough to keep the cipher fed while the next chunk is read.
 const STAGING: usize = 4 * LIMITED_CHUNK;
 /// A chunk up to this many bytes is copied into a shared record; a longer one is a record of its own, sealed in place.
 const SHARED: usize = 16 * 1024;
-/// After this many prompt records in a row a waiting bulk record has its turn.
-const PROMPT_RUN: u32 = 4;
-/// Bytes that one key seals in a direction, at most.
-const MAX_SEALED: u64 = 1 << 44;
-/// Of the open bulk items, this many places are kept free for members of groups, so that a group can always go on.
-const MEMBER_PLACES: usize = 4;
-/// Groups under way at once.
-const OPEN_GROUPS: usize = 4;
-/// Buffers of acknowledged chunks kept for new ones: what a bulk window holds.
-const POOL: usize = 32;
+/// Receipts that this end keeps for a peer that does not acknowledge them; then what it sends is not taken. A correct
+/// peer acknowledges each 1,024 messages, and 4,096 items may get their receipt at once.
+const MAX_RECEIPTS: usize = 4 * MAX_UNRECEIPTED;
 
 /// Where an own item stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,52 +46,51 @@ struct Item {
     lane: Lane,
     /// The group it is a member of. A member has no receipt: its group has.
     parent: Option<ItemId>,
-    /// Of a group: how many of its members have not ended. Its own end waits for them.
-    members: Option<usize>,
+    /// Of a group: its members that have not ended. Its own end waits for them.
+    members: Option<BTreeSet<ItemId>>,
     stage: Stage,
     staging: Staging,
 }
 
-/// A sealed data record.
-struct Record {
-    bytes: Bytes,
-    /// Bulk content in it.
-    bulk: u64,
-}
-
 /// The sending half of an open session.
 pub(super) struct Outgoing {
-    sealer: Sealer,
+    records: Records,
     items: BTreeMap<ItemId, Item>,
     last_id: u64,
-    /// Receipts and cancels: they need no grant and go first.
+    numbers: Numbers,
+    /// Receipts, and cancels of what has begun: they need no grant and go first.
     misc: VecDeque<Message>,
-    prompt: VecDeque<ItemId>,
+    /// Receipts in `misc`.
+    receipts: usize,
+    /// Numbers of items that never begin: each is filled by a cancel as soon as the other end takes the number.
+    voids: BTreeMap<ItemId, Refusal>,
+    prompt: BTreeSet<ItemId>,
     /// Heads of members overtake other bulk heads: their group is under way.
-    member_heads: VecDeque<ItemId>,
-    bulk_heads: VecDeque<ItemId>,
+    member_heads: BTreeSet<ItemId>,
+    bulk_heads: BTreeSet<ItemId>,
     /// Bulk items under way, round robin.
     bulk_open: VecDeque<ItemId>,
+    /// Items whose head has left and whose end has not.
+    open: usize,
+    /// Items that were offered, are nobody's member and have no receipt.
+    unreceipted: usize,
+    /// Those of them whose head has left.
+    awaited: usize,
     staged: [usize; 2],
     windows: [SendWindow; 2],
     flight: Flight,
     pace: Pace,
     chunk: usize,
     limited: bool,
-    /// Sealed and not acknowledged; the first has number `base`.
-    records: VecDeque<Record>,
-    base: u64,
-    /// The next record to put on the link, `base..=end`.
-    cursor: u64,
     prompt_run: u32,
-    sealed_bytes: u64,
+    /// The last record took bulk's turn and carried none of it.
+    bulk_passed_over: bool,
     /// Bulk waits for an acknowledgement and nothing else.
     flight_limited: bool,
     /// Bulk waits for the pace of a limited relay until then.
     paced_until: Option<Instant>,
     closing: Option<CloseReason>,
     close_number: Option<u64>,
-    pool: Vec<Vec<u8>>,
 }
 
 const fn lane_index(lane: Lane) -> usize {
@@ -109,30 +103,32 @@ const fn lane_index(lane: Lane) -> usize {
 impl Outgoing {
     pub(super) fn new(sealer: Sealer, limits: LinkLimits) -> Self {
         let mut out = Self {
-            sealer,
+            records: Records::new(sealer),
             items: BTreeMap::new(),
             last_id: 0,
+            numbers: Numbers::default(),
             misc: VecDeque::new(),
-            prompt: VecDeque::new(),
-            member_heads: VecDeque::new(),
-            bulk_heads: VecDeque::new(),
+            receipts: 0,
+            voids: BTreeMap::new(),
+            prompt: BTreeSet::new(),
+            member_heads: BTreeSet::new(),
+            bulk_heads: BTreeSet::new(),
             bulk_open: VecDeque::new(),
+            open: 0,
+            unreceipted: 0,
+            awaited: 0,
             staged: [0; 2],
             windows: [SendWindow::new(), SendWindow::new()],
             flight: Flight::default(),
-            pace: Pace::new(0),
+            pace: Pace::new(limits.messages_per_minute),
             chunk: CHUNK,
-            limited: false,
-            records: VecDeque::new(),
-            base: 0,
-            cursor: 0,
+            limited: limits.messages_per_minute != 0,
             prompt_run: 0,
-            sealed_bytes: 0,
+            bulk_passed_over: false,
             flight_limited: false,
             paced_until: None,
             closing: None,
             close_number: None,
-            pool: Vec::new(),
         };
         out.set_limits(limits);
         out
@@ -141,9 +137,13 @@ impl Outgoing {
     fn set_limits(&mut self, limits: LinkLimits) {
         let limited = limits.messages_per_minute != 0;
         let most = limits.max_frame.saturating_sub(FRAME_MARGIN);
-        self.chunk = most.min(if limited { LIMITED_CHUNK } else { CHUNK });
+        let chunk = most.min(if limited { LIMITED_CHUNK } else { CHUNK });
+        if chunk < self.chunk {
+            self.items.values_mut().for_each(|item| item.staging.limit(chunk));
+        }
+        self.chunk = chunk;
         // The bucket of a link that only came back is not full again.
-        if limited != self.limited || self.records.is_empty() && self.base == 0 {
+        if limited != self.limited {
             self.pace = Pace::new(limits.messages_per_minute);
         }
         self.limited = limited;
@@ -155,8 +155,7 @@ impl Outgoing {
     /// Where a sealed record is longer than the link takes.
     pub(super) fn relink(&mut self, limits: LinkLimits) -> Result<(), SessionError> {
         self.set_limits(limits);
-        let longest = self.records.iter().map(|record| record.bytes.len()).max().unwrap_or(0);
-        if longest > limits.max_frame { Err(SessionError::FrameLimit) } else { Ok(()) }
+        if self.records.longest() > limits.max_frame { Err(SessionError::FrameLimit) } else { Ok(()) }
     }
 
     pub(super) const fn chunk_size(&self) -> usize {
@@ -165,7 +164,7 @@ impl Outgoing {
 
     /// The number of the next new record.
     pub(super) fn end(&self) -> u64 {
-        self.base + self.records.len() as u64
+        self.records.end()
     }
 
     pub(super) fn room(&self, lane: Lane) -> usize {
@@ -182,13 +181,13 @@ impl Outgoing {
 
     pub(super) fn backlog(&self) -> Backlog {
         Backlog {
-            unreceipted: self.items.values().filter(|item| item.parent.is_none()).count(),
-            unacknowledged: self.records.len() + self.misc.len(),
+            unreceipted: self.unreceipted,
+            unacknowledged: self.records.len() + self.misc.len() + self.voids.len(),
         }
     }
 
     pub(super) fn reclaim(&mut self) -> Option<Vec<u8>> {
-        self.pool.pop()
+        self.records.reclaim()
     }
 
     pub(super) fn offer(&mut self, head: ItemHead) -> ItemId {
@@ -196,21 +195,27 @@ impl Outgoing {
         let id = ItemId(self.last_id);
         let lane = head.lane();
         let parent = head.group;
+        let mut under_way = true;
         if let Some(parent) = parent {
             let group = self.items.get_mut(&parent).filter(|group| group.stage != Stage::Ended);
-            let Some(members) = group.and_then(|group| group.members.as_mut()) else {
+            let Some((members, stage)) = group.and_then(|group| Some((group.members.as_mut()?, group.stage)))
+            else {
                 // The group was refused or taken back meanwhile: its number is filled, nothing more.
-                self.misc.push_back(Message::Cancel { item: id, reason: Refusal::Cancelled });
+                self.voids.insert(id, Refusal::Cancelled);
                 return id;
             };
-            *members += 1;
+            members.insert(id);
+            under_way = stage == Stage::Open;
         }
         match (lane, parent) {
-            (Lane::Prompt, _) => self.prompt.push_back(id),
-            (Lane::Bulk, Some(_)) => self.member_heads.push_back(id),
-            (Lane::Bulk, None) => self.bulk_heads.push_back(id),
+            (Lane::Prompt, _) => drop(self.prompt.insert(id)),
+            (Lane::Bulk, None) => drop(self.bulk_heads.insert(id)),
+            // It may leave once its group's head has.
+            (Lane::Bulk, Some(_)) if under_way => drop(self.member_heads.insert(id)),
+            (Lane::Bulk, Some(_)) => {}
         }
-        let members = (head.kind == ItemKind::Group).then_some(0);
+        self.unreceipted += usize::from(parent.is_none());
+        let members = (head.kind == ItemKind::Group).then(BTreeSet::new);
         let stage = Stage::Queued;
         self.items
             .insert(id, Item { head: Some(head), lane, parent, members, stage, staging: Staging::default() });
@@ -222,36 +227,49 @@ impl Outgoing {
         if item.stage == Stage::Ended || (chunk.is_empty() && !last) {
             return;
         }
+        let long = chunk.len() > self.chunk;
         self.staged[lane_index(item.lane)] += chunk.len();
         item.staging.push(chunk, last);
+        if long {
+            // It was read for an earlier link, which took more.
+            item.staging.limit(self.chunk);
+        }
     }
 
-    /// Takes an own item back, wherever it stands.
+    /// Takes an own item back, wherever it stands. A member takes its group with it: the group cannot be whole.
     pub(super) fn cancel(&mut self, id: ItemId, reason: Refusal, events: &mut VecDeque<SessionEvent>) {
         let Some(item) = self.items.get_mut(&id) else { return };
+        if let Some(group) = item.parent {
+            return self.cancel(group, reason, events);
+        }
         match item.stage {
             Stage::Queued => {
+                self.drop_members(id);
                 self.drop_item(id);
-                self.misc.push_back(Message::Cancel { item: id, reason });
+                self.voids.insert(id, reason);
                 events.push_back(SessionEvent::Receipt { id, refused: Some(reason) });
             }
             Stage::Open => {
                 item.stage = Stage::Ended;
+                self.open -= 1;
                 self.staged[lane_index(item.lane)] -= item.staging.clear();
-                let member = item.parent.is_some();
-                self.drop_members(id);
                 self.leave_queues(id);
+                // Before its members' cancels: what the other end hears first is why.
                 self.misc.push_back(Message::Cancel { item: id, reason });
-                if member {
-                    self.drop_item(id);
-                }
+                self.drop_members(id);
             }
             Stage::Ended => {}
         }
     }
 
     pub(super) fn receipt(&mut self, item: ItemId, refused: Option<Refusal>) {
+        self.receipts += 1;
         self.misc.push_back(Message::Receipt { item, refused });
+    }
+
+    /// Whether the peer acknowledges so little that no more of its items can be answered.
+    pub(super) const fn is_choked(&self) -> bool {
+        self.receipts + self.records.receipts() >= MAX_RECEIPTS
     }
 
     /// The other end's one answer to an own item.
@@ -266,43 +284,51 @@ impl Outgoing {
         if item.parent.is_some() || item.stage == Stage::Queued || (early && refused.is_none()) {
             return Err(PeerFault::Receipt);
         }
-        self.drop_members(id);
         if early {
             // It is ended by a cancel, and forgotten: its receipt has been given.
             self.misc.push_back(Message::Cancel { item: id, reason: Refusal::Cancelled });
         }
+        self.drop_members(id);
         self.drop_item(id);
         events.push_back(SessionEvent::Receipt { id, refused });
         Ok(())
     }
 
+    /// Forgets an item, wherever it stands.
     fn drop_item(&mut self, id: ItemId) {
         self.leave_queues(id);
         let Some(item) = self.items.remove(&id) else { return };
         self.staged[lane_index(item.lane)] -= item.staging.bytes();
+        self.open -= usize::from(item.stage == Stage::Open);
+        if item.parent.is_none() {
+            self.unreceipted -= 1;
+            self.awaited -= usize::from(item.stage != Stage::Queued);
+        }
         let group = item.parent.and_then(|parent| self.items.get_mut(&parent));
         if let Some(members) = group.and_then(|group| group.members.as_mut()) {
-            *members = members.saturating_sub(1);
+            members.remove(&id);
         }
     }
 
     /// Takes back what a group that ends early still has under way.
     fn drop_members(&mut self, group: ItemId) {
-        if self.items.get(&group).is_none_or(|item| item.members.is_none_or(|members| members == 0)) {
-            return;
-        }
-        let members: Vec<ItemId> =
-            self.items.iter().filter(|(_, item)| item.parent == Some(group)).map(|(id, _)| *id).collect();
-        for member in members {
+        let members = self.items.get_mut(&group).and_then(|group| group.members.as_mut());
+        for member in members.map(std::mem::take).unwrap_or_default() {
+            let begun = self.items.get(&member).is_some_and(|item| item.stage != Stage::Queued);
             self.drop_item(member);
-            self.misc.push_back(Message::Cancel { item: member, reason: Refusal::Cancelled });
+            if begun {
+                self.misc.push_back(Message::Cancel { item: member, reason: Refusal::Cancelled });
+            } else {
+                self.voids.insert(member, Refusal::Cancelled);
+            }
         }
     }
 
     fn leave_queues(&mut self, id: ItemId) {
-        self.prompt.retain(|other| *other != id);
-        self.member_heads.retain(|other| *other != id);
-        self.bulk_heads.retain(|other| *other != id);
+        self.prompt.remove(&id);
+        self.member_heads.remove(&id);
+        self.bulk_heads.remove(&id);
+        // At most `MAX_OPEN_BULK` of them.
         self.bulk_open.retain(|other| *other != id);
     }
 
@@ -317,24 +343,25 @@ impl Outgoing {
 
     /// Whether the close was sealed and acknowledged.
     pub(super) fn close_acknowledged(&self) -> bool {
-        self.close_number.is_some_and(|number| self.base > number)
+        self.close_number.is_some_and(|number| self.records.base() > number)
+    }
+
+    /// Whether the key has sealed all it may and the close is still to be decided on.
+    pub(super) const fn is_used_up(&self) -> bool {
+        self.records.is_used_up() && self.closing.is_none()
+    }
+
+    #[cfg(test)]
+    pub(super) const fn use_up(&mut self) {
+        self.records.use_up();
     }
 
     /// The other end expects `next`; whether that is progress.
     pub(super) fn acknowledge(&mut self, next: u64, now: Instant) -> Result<bool, PeerFault> {
-        if next > self.end() {
-            return Err(PeerFault::AcknowledgedFuture);
+        let progress = next > self.records.base();
+        for bulk in self.records.acknowledge(next)? {
+            self.flight.acknowledged(bulk, now);
         }
-        let progress = next > self.base;
-        while self.base < next {
-            let Some(record) = self.records.pop_front() else { break };
-            self.base += 1;
-            self.flight.acknowledged(record.bulk, now);
-            if record.bulk > SHARED as u64 && self.pool.len() < POOL {
-                self.pool.extend(record.bytes.try_into_mut().ok().map(Vec::from));
-            }
-        }
-        self.cursor = self.cursor.max(self.base);
         if progress {
             self.flight_limited = false;
         }
@@ -350,26 +377,34 @@ impl Outgoing {
 
     /// Records from `next` on leave again.
     pub(super) fn resend_from(&mut self, next: u64) {
-        self.cursor = next.clamp(self.base, self.end());
+        self.records.resend_from(next);
     }
 
     /// Whether something waits for the other end: an acknowledgement, a grant.
     pub(super) fn is_waiting(&self) -> bool {
         !self.records.is_empty()
             || !self.misc.is_empty()
+            || !self.voids.is_empty()
             || !self.prompt.is_empty()
             || !self.member_heads.is_empty()
             || self.staged != [0; 2]
     }
 
-    /// Whether a transfer is under way, for the stall watch.
+    /// Whether something is under way or waits to be, for the stall watch.
     pub(super) fn is_transferring(&self) -> bool {
-        self.items.values().any(|item| item.stage == Stage::Open) || !self.records.is_empty()
+        self.open > 0 || self.queued() > 0 || !self.records.is_empty()
+    }
+
+    /// Whether this end itself has nothing to give for what is under way.
+    pub(super) fn is_starved(&self) -> bool {
+        self.records.is_empty()
+            && self.staged == [0; 2]
+            && self.items.values().all(|item| item.stage != Stage::Queued && item.staging.front().is_none())
     }
 
     /// Whether all that was sealed is on the link and bulk (or a drain) waits for its acknowledgement alone.
     pub(super) fn wants_acknowledgement(&self, draining: bool) -> bool {
-        !self.records.is_empty() && self.cursor == self.end() && (draining || self.flight_limited)
+        !self.records.is_empty() && self.records.is_sent() && (draining || self.flight_limited)
     }
 
     /// When the pace of a limited relay lets the next bulk record go.
@@ -382,281 +417,15 @@ impl Outgoing {
     }
 
     /// The next data record for the link: an old one that must go again, or a new one.
-    pub(super) fn poll_record(
-        &mut self,
-        now: Instant,
-        events: &mut VecDeque<SessionEvent>,
-    ) -> Result<Option<Bytes>, SessionError> {
-        if self.cursor == self.end() && !self.seal_next(now, events)? {
-            return Ok(None);
+    pub(super) fn poll_record(&mut self, now: Instant, events: &mut VecDeque<SessionEvent>) -> Option<Bytes> {
+        if self.records.is_sent() && !self.seal_next(now, events) {
+            return None;
         }
-        let index = usize::try_from(self.cursor - self.base).unwrap_or(usize::MAX);
-        let record = self.records.get(index).map(|record| record.bytes.clone());
-        self.cursor += u64::from(record.is_some());
-        Ok(record)
+        self.records.next_unsent()
     }
 
     /// Seals a control record; it is never resent.
     pub(super) fn seal_control(&self, number: u64, state: &State) -> Bytes {
-        let mut record = Vec::with_capacity(128);
-        record.extend_from_slice(&RecordHeader { kind: RecordKind::Control, number }.encode());
-        state.encode(&mut record);
-        self.sealer.seal(RecordKind::Control as u8, number, &mut record, RECORD_HEADER);
-        record.into()
+        self.records.seal_control(number, state)
     }
-
-    fn seal_next(&mut self, now: Instant, events: &mut VecDeque<SessionEvent>) -> Result<bool, SessionError> {
-        if self.close_number.is_some() {
-            return Ok(false);
-        }
-        if self.sealed_bytes >= MAX_SEALED && self.closing.is_none() {
-            return Err(SessionError::UsedUp);
-        }
-        let mut plain = Vec::new();
-        plain.resize(RECORD_HEADER, 0);
-        self.fill_misc(&mut plain);
-        if let (Some(reason), true) = (self.closing, self.misc.is_empty()) {
-            Message::Close { reason }.encode(&mut plain);
-            self.close_number = Some(self.end());
-            self.finish_record(plain, 0);
-            return Ok(true);
-        }
-        if self.closing.is_none() {
-            let prompt_ready = self.prompt_ready();
-            let bulk_ready = self.bulk_ready(now);
-            let bulk_turn = bulk_ready && (!prompt_ready || self.prompt_run >= PROMPT_RUN);
-            if bulk_turn {
-                self.prompt_run = 0;
-                if plain.len() == RECORD_HEADER && self.seal_chunk_in_place(now) {
-                    return Ok(true);
-                }
-                let bulk = self.fill_bulk(&mut plain, now, events);
-                if plain.len() > RECORD_HEADER {
-                    self.pace.sent(now);
-                    self.finish_record(plain, bulk);
-                    return Ok(true);
-                }
-            } else if prompt_ready {
-                self.prompt_run += u32::from(bulk_ready);
-                self.fill_prompt(&mut plain, events);
-            }
-        }
-        let any = plain.len() > RECORD_HEADER;
-        if any {
-            self.finish_record(plain, 0);
-        }
-        Ok(any)
-    }
-
-    /// Writes the header, seals, and keeps the record until it is acknowledged.
-    fn finish_record(&mut self, mut record: Vec<u8>, bulk: u64) {
-        let header = RecordHeader { kind: RecordKind::Data, number: self.end() };
-        record[..RECORD_HEADER].copy_from_slice(&header.encode());
-        self.keep(record, bulk);
-    }
-
-    fn keep(&mut self, mut record: Vec<u8>, bulk: u64) {
-        self.sealer.seal(RecordKind::Data as u8, self.end(), &mut record, RECORD_HEADER);
-        self.sealed_bytes += record.len() as u64;
-        self.flight.sealed(bulk);
-        self.records.push_back(Record { bytes: record.into(), bulk });
-    }
-
-    fn fill_misc(&mut self, plain: &mut Vec<u8>) {
-        /// Receipts and cancels are this long at most.
-        const LONGEST: usize = 32;
-        while !self.misc.is_empty() && fits(plain, LONGEST, self.chunk) {
-            if let Some(message) = self.misc.pop_front() {
-                message.encode(plain);
-            }
-        }
-    }
-
-    fn prompt_ready(&self) -> bool {
-        let Some(item) = self.prompt.front().and_then(|id| self.items.get(id)) else { return false };
-        match (&item.head, item.staging.front()) {
-            (Some(head), _) => self.windows[0].fits(head_cost(head)),
-            (None, Some((chunk, _))) => self.windows[0].fits(chunk_cost(chunk.len())),
-            (None, None) => false,
-        }
-    }
-
-    /// Prompt messages, one item strictly after the other.
-    fn fill_prompt(&mut self, plain: &mut Vec<u8>, events: &mut VecDeque<SessionEvent>) {
-        while self.prompt_ready() {
-            let Some(id) = self.prompt.front().copied() else { return };
-            let Some(item) = self.items.get_mut(&id) else { return };
-            let length = match (&item.head, item.staging.front()) {
-                (Some(head), _) => head_length(head),
-                (None, Some((chunk, _))) => CHUNK_HEADER + chunk.len(),
-                (None, None) => return,
-            };
-            if !fits(plain, length, self.chunk) {
-                return;
-            }
-            let ended = if let Some(head) = item.head.take() {
-                self.windows[0].spend(head_cost(&head));
-                let whole = head.is_whole();
-                Message::Head { item: id, head }.encode(plain);
-                item.stage = Stage::Open;
-                if !whole {
-                    events.push_back(SessionEvent::Opened(id));
-                }
-                whole
-            } else if let Some((chunk, last)) = item.staging.pop() {
-                self.windows[0].spend(chunk_cost(chunk.len()));
-                self.staged[0] -= chunk.len();
-                push_chunk(plain, id, last, &chunk);
-                last
-            } else {
-                return;
-            };
-            if ended {
-                item.stage = Stage::Ended;
-                self.prompt.pop_front();
-            }
-        }
-    }
-
-    /// The next bulk head that may leave: members first, the others in order, while there are places.
-    fn bulk_head(&self) -> Option<ItemId> {
-        let member = self.member_heads.front();
-        let id = *member.or_else(|| self.bulk_heads.front())?;
-        let item = self.items.get(&id)?;
-        let head = item.head.as_ref()?;
-        let places = MAX_OPEN_BULK - if member.is_some() { 0 } else { MEMBER_PLACES };
-        let groups =
-            || self.bulk_open.iter().filter(|id| self.items.get(id).is_some_and(|i| i.members.is_some()));
-        let room = head.is_whole() || self.bulk_open.len() < places;
-        let room = room && (item.members.is_none() || groups().count() < OPEN_GROUPS);
-        (room && self.windows[1].fits(head_cost(head))).then_some(id)
-    }
-
-    /// The next open bulk item with a chunk that fits the grant. A group ends after its members.
-    fn bulk_chunk(&self) -> Option<usize> {
-        self.bulk_open.iter().position(|id| {
-            let Some(item) = self.items.get(id) else { return false };
-            let front = item.staging.front();
-            let fits = front.is_some_and(|(chunk, _)| self.windows[1].fits(chunk_cost(chunk.len())));
-            fits && item.members.is_none_or(|members| members == 0)
-        })
-    }
-
-    fn bulk_ready(&mut self, now: Instant) -> bool {
-        let head = self.bulk_head().and_then(|id| self.items.get(&id)?.head.as_ref()).map(head_cost);
-        if head.is_none() && self.bulk_chunk().is_none() {
-            return false;
-        }
-        self.paced_until = self.pace.next(now);
-        if self.paced_until.is_some() {
-            return false;
-        }
-        if head == Some(0) {
-            return true;
-        }
-        let fits = self.flight.fits(self.chunk, now);
-        self.flight_limited |= !fits;
-        fits
-    }
-
-    /// Seals a long chunk where it was read; whether there was one whose turn it is.
-    fn seal_chunk_in_place(&mut self, now: Instant) -> bool {
-        if self.bulk_head().is_some() {
-            return false;
-        }
-        let Some(at) = self.bulk_chunk() else { return false };
-        let Some(id) = self.bulk_open.get(at).copied() else { return false };
-        let number = self.end();
-        let Some(item) = self.items.get_mut(&id) else { return false };
-        if item.staging.front().is_none_or(|(chunk, _)| chunk.len() <= SHARED) {
-            return false;
-        }
-        let Some((chunk, last)) = item.staging.pop() else { return false };
-        let len = chunk.len();
-        self.staged[1] -= len;
-        self.windows[1].spend(chunk_cost(len));
-        self.keep(chunk.into_record(number, id, last), len as u64);
-        self.pace.sent(now);
-        self.rotate(at, id, last);
-        true
-    }
-
-    /// After a chunk of the item at `at`: it ends, or goes to the back of the round.
-    fn rotate(&mut self, at: usize, id: ItemId, last: bool) {
-        self.bulk_open.remove(at);
-        if last {
-            self.ended(id);
-        } else {
-            self.bulk_open.push_back(id);
-        }
-    }
-
-    fn ended(&mut self, id: ItemId) {
-        let Some(item) = self.items.get_mut(&id) else { return };
-        item.stage = Stage::Ended;
-        if item.parent.is_some() {
-            self.drop_item(id);
-        }
-    }
-
-    /// Bulk heads and short chunks that travel together; how many bytes of content.
-    fn fill_bulk(&mut self, plain: &mut Vec<u8>, now: Instant, events: &mut VecDeque<SessionEvent>) -> u64 {
-        let mut content = 0;
-        while let Some(id) = self.bulk_head() {
-            let Some(item) = self.items.get_mut(&id) else { break };
-            let length = item.head.as_ref().map_or(0, head_length);
-            if !fits(plain, length, self.chunk) {
-                return content;
-            }
-            let Some(head) = item.head.take() else { break };
-            item.stage = Stage::Open;
-            let queue = if item.parent.is_some() { &mut self.member_heads } else { &mut self.bulk_heads };
-            queue.pop_front();
-            self.windows[1].spend(head_cost(&head));
-            content += head.inline.as_ref().map_or(0, |bytes| bytes.len() as u64);
-            let whole = head.is_whole();
-            Message::Head { item: id, head }.encode(plain);
-            if whole {
-                self.ended(id);
-            } else {
-                self.bulk_open.push_back(id);
-                events.push_back(SessionEvent::Opened(id));
-            }
-        }
-        while let Some(at) = self.bulk_chunk() {
-            let Some(id) = self.bulk_open.get(at).copied() else { break };
-            let Some(item) = self.items.get_mut(&id) else { break };
-            let Some(len) = item.staging.front().map(|(chunk, _)| chunk.len()) else { break };
-            if len > SHARED
-                || !fits(plain, len + CHUNK_HEADER, self.chunk)
-                || !self.flight.fits(self.chunk, now)
-            {
-                break;
-            }
-            let Some((chunk, last)) = item.staging.pop() else { break };
-            self.staged[1] -= len;
-            self.windows[1].spend(chunk_cost(len));
-            content += len as u64;
-            push_chunk(plain, id, last, &chunk);
-            self.rotate(at, id, last);
-        }
-        content
-    }
-}
-
-/// Whether a message of `len` bytes still fits into the record that is being filled; the first always does.
-const fn fits(plain: &[u8], len: usize, chunk: usize) -> bool {
-    plain.len() == RECORD_HEADER || plain.len() + len + RECORD_OVERHEAD <= chunk
-}
-
-/// Bytes that a head takes in a record, at most.
-fn head_length(head: &ItemHead) -> usize {
-    /// Its numbers and framing.
-    const FIXED: usize = 80;
-    FIXED + head.name.len() + head.inline.as_ref().map_or(0, Bytes::len)
-}
-
-fn push_chunk(plain: &mut Vec<u8>, id: ItemId, last: bool, chunk: &ChunkBuf) {
-    plain.extend_from_slice(&chunk_header(id, last, chunk.len()));
-    plain.extend_from_slice(chunk.content());
 }

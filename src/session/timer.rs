@@ -33,6 +33,13 @@ impl Backoff {
         self.at = Some(at);
     }
 
+    /// Starts anew where the clock runs: something has moved.
+    pub(super) fn restart(&mut self, now: Instant) {
+        if self.at.is_some() {
+            self.arm_at(now + self.first);
+        }
+    }
+
     /// Moves the next deadline forward to `at`; the interval stays.
     pub(super) fn arm_sooner(&mut self, at: Instant) {
         self.at = self.at.map(|now| now.min(at));

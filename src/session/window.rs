@@ -32,8 +32,12 @@ const FLIGHT_TIME: Duration = Duration::from_secs(1);
 /// What a head draws on its lane's grant. Bulk heads are free but for members of a group: the number of the others
 /// is bounded by receipts.
 pub(super) fn head_cost(head: &ItemHead) -> u64 {
+    if head.lane() == Lane::Bulk && head.group.is_none() {
+        return 0;
+    }
+    // The name is kept as long as the content is, and may be longer.
     let inline = head.inline.as_ref().map_or(0, |bytes| bytes.len() as u64);
-    if head.lane() == Lane::Bulk && head.group.is_none() { 0 } else { MESSAGE_COST + inline }
+    MESSAGE_COST + head.name.len() as u64 + inline
 }
 
 /// What a chunk of `len` bytes draws on its lane's grant.
@@ -217,6 +221,17 @@ impl Staging {
 
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Cuts what is longer than a chunk of `most` bytes.
+    pub(super) fn limit(&mut self, most: usize) {
+        let cut = |(chunk, last): (ChunkBuf, bool)| {
+            let count = chunk.len().div_ceil(most.max(1));
+            let mut pieces: Vec<_> = if count > 1 { chunk.pieces(most).collect() } else { vec![chunk] };
+            let end = pieces.pop().map(|piece| (piece, last));
+            pieces.into_iter().map(|piece| (piece, false)).chain(end)
+        };
+        self.chunks = std::mem::take(&mut self.chunks).into_iter().flat_map(cut).collect();
     }
 
     /// Drops everything; how many bytes that were.

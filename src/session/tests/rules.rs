@@ -1,1 +1,10 @@
+//! One test for each sentence of the specification that chance alone does not pin down.
 
+mod close;
+mod flow;
+mod handshake;
+mod hostile;
+mod items;
+mod legacy;
+mod records;
+mod timing;
