@@ -157,19 +157,7 @@ pub trait Exchange: Send + Sync + 'static {
     /// The socket is gone after it wrote the first `written` of the frames it was given; the seat is kept for a resume.
     fn leave(&self, hold: Self::Hold, written: usize, now: Instant) -> impl Future<Output = ()> + Send;
 
-    /// Room for a frame of `len` bytes that is about to be read from the socket; replaces an earlier reservation.
-    /// False: there is none, read no further until the bell rings.
-    ///
-    /// # Errors
-    /// [`Ended`] where the hold is over.
-    fn reserve(
-        &self,
-        hold: &Self::Hold,
-        len: usize,
-        now: Instant,
-    ) -> impl Future<Output = Result<bool, Ended>> + Send;
-
-    /// A frame for the other end. A reservation of at least its length is used up and makes sure it is taken.
+    /// A frame for the other end. It counts for the memory rule from here on.
     ///
     /// # Errors
     /// [`Ended`] where the hold is over.

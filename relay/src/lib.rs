@@ -5,13 +5,15 @@
 //! all there is without the `server` feature.
 
 #[cfg(feature = "server")]
+mod carrier;
+#[cfg(feature = "server")]
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod exchange;
 #[cfg(feature = "server")]
-mod link;
-#[cfg(feature = "server")]
 pub mod options;
+#[cfg(feature = "server")]
+mod places;
 #[cfg(feature = "server")]
 pub mod rules;
 #[cfg(feature = "server")]
@@ -19,5 +21,5 @@ pub mod server;
 #[cfg(feature = "server")]
 mod socket;
 #[cfg(feature = "server")]
-mod upgrade;
+mod websocket;
 pub mod wire;

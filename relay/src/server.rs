@@ -3,29 +3,38 @@
 //! Owns listeners, connections and how all of it stops. What happens on a websocket is `socket`'s.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{Extension, State};
+use axum::http::header::{self, HeaderValue};
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get};
+use axum::{Error, Router};
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use crate::carrier::{Carrier, Meter};
 use crate::exchange::memory::Memory;
 use crate::exchange::{Bell, Exchange};
 use crate::options::{Options, OptionsError};
+use crate::places::Places;
 use crate::rules::Source;
-use crate::{socket, upgrade};
+use crate::socket;
+use crate::websocket::{Websocket, configure};
 
 /// A client has this long to send the head of its request.
 const HEAD: Duration = Duration::from_secs(10);
@@ -35,7 +44,7 @@ const MAX_HEAD: usize = 16 * 1024;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// After the listener fails to accept (no file descriptors left), it rests this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Stopping takes this long at most: `socket` gives each close two seconds.
+/// Stopping takes this long at most: `websocket` gives each close two seconds.
 const STOPPING: Duration = Duration::from_secs(3);
 
 /// What all sockets of one relay share.
@@ -43,6 +52,10 @@ const STOPPING: Duration = Duration::from_secs(3);
 pub(crate) struct Shared<E> {
     pub options: Options,
     pub exchange: E,
+    /// Places of connections that read long frames.
+    pub reading: Arc<Places>,
+    /// Places of connections that write long frames.
+    pub writing: Arc<Places>,
     /// The relay stops: every bell is rung once after this is set.
     pub stopping: AtomicBool,
     /// The sockets' bells.
@@ -90,6 +103,8 @@ impl<E> Drop for Registered<'_, E> {
 #[derive(Debug, Clone)]
 pub struct Server {
     shared: Arc<Shared<Memory>>,
+    /// What HTTP may ask for.
+    router: Router,
     /// One permit for each connection.
     room: Arc<Semaphore>,
 }
@@ -103,14 +118,16 @@ impl Server {
         options.check()?;
         let room = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
         let exchange = Memory::new(&options, Instant::now().into_std());
-        let shared = Shared {
+        let shared = Arc::new(Shared {
+            reading: Arc::new(Places::new(&options)),
+            writing: Arc::new(Places::new(&options)),
             options,
             exchange,
             stopping: AtomicBool::new(false),
             bells: Mutex::default(),
             serial: AtomicU64::new(0),
-        };
-        Ok(Self { shared: Arc::new(shared), room })
+        });
+        Ok(Self { router: router(shared.clone()), shared, room })
     }
 
     /// Serves a listener until `shutdown` is ready. Then stops accepting, tells every socket `going_away`, closes it
@@ -130,7 +147,7 @@ impl Server {
     {
         match self.room.clone().try_acquire_owned() {
             Ok(permit) => {
-                tokio::spawn(connection(io, source, self.shared.clone(), permit));
+                tokio::spawn(connection(io, source, self.clone(), permit));
             }
             Err(_) => tracing::warn!("a connection is refused: the relay has all that it may have"),
         }
@@ -198,22 +215,38 @@ impl Listener for UnixListener {
     }
 }
 
-/// One connection: HTTP until it is upgraded or answered.
-async fn connection<IO, E>(io: IO, source: Source, shared: Arc<Shared<E>>, permit: OwnedSemaphorePermit)
+/// What a request has to know of its connection.
+#[derive(Debug, Clone)]
+struct Connection {
+    source: Source,
+    meter: Arc<Meter>,
+}
+
+/// One connection, to its very end: HTTP until it is upgraded or answered, then perhaps a websocket.
+async fn connection<IO>(io: IO, source: Source, server: Server, permit: OwnedSemaphorePermit)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    E: Exchange,
 {
-    // The permit lives as long as the longest of: this connection, the websocket that it becomes.
-    let permit = Arc::new(permit);
-    let service = service_fn(|request: Request<Incoming>| {
-        let response = respond(request, source, &shared, &permit);
-        async move { Ok::<_, Infallible>(response) }
+    let (carrier, meter, home) = Carrier::new(io);
+    serve_http(carrier, Connection { source, meter }, &server).await;
+    home.close().await;
+    drop(permit);
+}
+
+/// Ends with the answer, with the upgrade, or because the relay stops.
+async fn serve_http<IO>(carrier: Carrier<IO>, connection: Connection, server: &Server)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let router = TowerToHyperService::new(server.router.clone());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(connection.clone());
+        router.call(request)
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD);
-    let serving = http.serve_connection(TokioIo::new(io), service).with_upgrades();
-    let registered = shared.register();
+    let serving = http.serve_connection(TokioIo::new(carrier), service).with_upgrades();
+    let registered = server.shared.register();
     tokio::select! {
         served = serving => if let Err(error) = served {
             tracing::debug!(%error, "a connection ends before it is a websocket");
@@ -222,40 +255,47 @@ where
     }
 }
 
-/// Answers one request. A websocket goes on in a task of its own.
-fn respond<E: Exchange>(
-    mut request: Request<Incoming>,
-    source: Source,
-    shared: &Arc<Shared<E>>,
-    permit: &Arc<OwnedSemaphorePermit>,
-) -> Response<String> {
-    match (request.method(), request.uri().path()) {
-        (_, "/ws") => {
-            let response = upgrade::answer(&request);
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                let (shared, permit) = (shared.clone(), permit.clone());
-                let upgraded = hyper::upgrade::on(&mut request);
-                tokio::spawn(async move {
-                    let _permit = permit;
-                    match upgraded.await {
-                        Ok(io) => socket::run(TokioIo::new(io), source, shared).await,
-                        Err(error) => tracing::debug!(%error, "an upgrade failed"),
-                    }
-                });
-            }
+/// The relay's three paths.
+fn router<E: Exchange>(shared: Arc<Shared<E>>) -> Router {
+    Router::new()
+        .route("/ws", any(upgrade::<E>))
+        .route("/health", get(async || plain(StatusCode::OK)))
+        .route("/ready", get(ready::<E>))
+        .fallback(async || plain(StatusCode::NOT_FOUND))
+        .method_not_allowed_fallback(async || plain(StatusCode::METHOD_NOT_ALLOWED))
+        .with_state(shared)
+}
+
+async fn ready<E: Exchange>(State(shared): State<Arc<Shared<E>>>) -> Response {
+    let stopping = shared.stopping.load(Ordering::Acquire);
+    plain(if stopping { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK })
+}
+
+/// Answers a request for a websocket, which goes on in a task of its own.
+async fn upgrade<E: Exchange>(
+    State(shared): State<Arc<Shared<E>>>,
+    Extension(Connection { source, meter }): Extension<Connection>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let max_frame = shared.options.max_frame;
+    match upgrade {
+        Ok(upgrade) => configure(upgrade, max_frame)
+            .on_failed_upgrade(|error: Error| tracing::debug!(%error, "an upgrade failed"))
+            .on_upgrade(move |ws| socket::run(Websocket::new(ws, meter, max_frame), source, shared)),
+        Err(WebSocketUpgradeRejection::InvalidWebSocketVersionHeader(_)) => {
+            let mut response = plain(StatusCode::BAD_REQUEST);
+            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             response
         }
-        (&Method::GET, "/health") => plain(StatusCode::OK),
-        (&Method::GET, "/ready") if !shared.stopping.load(Ordering::Acquire) => plain(StatusCode::OK),
-        (&Method::GET, "/ready") => plain(StatusCode::SERVICE_UNAVAILABLE),
-        _ => plain(StatusCode::NOT_FOUND),
+        Err(_) => {
+            let mut response = plain(StatusCode::UPGRADE_REQUIRED);
+            response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            response
+        }
     }
 }
 
 /// An answer that says its status only. The connection ends with it: nobody asks twice.
-pub(crate) fn plain(status: StatusCode) -> Response<String> {
-    let mut response = Response::new(format!("{status}\n"));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
+fn plain(status: StatusCode) -> Response {
+    (status, [(header::CONNECTION, HeaderValue::from_static("close"))], format!("{status}\n")).into_response()
 }

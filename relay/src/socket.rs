@@ -12,13 +12,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until, timeout};
 
 use crate::exchange::{Caller, Due, Ended, Exchange, Pushed, Seated};
-use crate::link::{Incoming, Link, LinkError};
 use crate::rules::Source;
 use crate::server::{Registered, Shared};
+use crate::websocket::{Allotment, Fault, Incoming, Websocket};
 use crate::wire::{ClientMessage, ErrorCode, Limits, Mood, PING_EVERY_SECS, ServerMessage, Status, Welcome};
 
 /// The first message has to come within this time.
@@ -27,16 +26,14 @@ const HELLO: Duration = Duration::from_secs(10);
 const PING_EVERY: Duration = Duration::from_secs(PING_EVERY_SECS);
 /// Pings in a row without a byte from a socket that is read, after which it is dead: 30 s.
 const SILENT_PINGS: u32 = 3;
-/// What was said last and the close may take this long to be written and answered.
-const CLOSING: Duration = Duration::from_secs(2);
 
 /// Why a websocket ends.
 #[derive(Debug)]
 enum Ending {
     /// The client said `bye`.
     Bye(Mood),
-    /// The client closed, or its connection broke. It may resume.
-    Gone,
+    /// The client closed. It may resume.
+    Closed,
     /// No byte for 30 s.
     Silent,
     /// No hello in time.
@@ -45,29 +42,42 @@ enum Ending {
     Refused(ErrorCode),
     /// The store took the seat away.
     Ended(Ended),
-    /// The client broke the websocket protocol or a length limit.
-    Link(LinkError),
+    /// The connection broke, or the client broke the websocket protocol or a length limit.
+    Fault(Fault),
     /// The relay stops.
     Stopping,
 }
 
 impl Ending {
-    /// The close code and reason; `None` where nobody is there to hear it. The reasons are for people who read traces.
+    /// The close code and reason; `None` where the client has closed already or nobody is there to hear it. The reasons
+    /// are for people who read traces.
     fn close(&self) -> Option<(u16, &'static str)> {
         Some(match self {
+            Self::Closed | Self::Silent | Self::Fault(Fault::Gone) => return None,
             Self::Bye(_) => (1000, "bye"),
-            Self::Gone => (1000, ""),
-            Self::Silent | Self::Link(LinkError::Io(_)) => return None,
             Self::NoHello => (1008, "no hello in time"),
             Self::Refused(_) => (1008, "refused"),
             Self::Ended(Ended::Replaced) => (4001, "resumed elsewhere"),
             Self::Ended(Ended::Released) => (4002, "released"),
             Self::Ended(Ended::Over) => (4003, "the channel ended"),
-            Self::Link(LinkError::Protocol(_)) => (1002, "protocol error"),
-            Self::Link(LinkError::TooLong) => (1009, "too long"),
-            Self::Link(LinkError::NotText) => (1007, "not UTF-8"),
+            Self::Fault(Fault::Protocol) => (1002, "protocol error"),
+            Self::Fault(Fault::TooLong) => (1009, "too long"),
+            Self::Fault(Fault::NotText) => (1007, "not UTF-8"),
             Self::Stopping => (1012, "going away"),
         })
+    }
+
+    /// The text before the close.
+    fn last_words(&self) -> Option<String> {
+        match self {
+            Self::Refused(code) => {
+                Some(ServerMessage::Error { code: *code, message: words(*code).to_owned() }.encode())
+            }
+            Self::Stopping => Some(ServerMessage::Status(Status::GoingAway).encode()),
+            Self::Bye(_) | Self::Closed | Self::Silent | Self::NoHello | Self::Ended(_) | Self::Fault(_) => {
+                None
+            }
+        }
     }
 }
 
@@ -77,44 +87,25 @@ impl From<Ended> for Ending {
     }
 }
 
-impl From<LinkError> for Ending {
-    fn from(error: LinkError) -> Self {
-        match error {
-            LinkError::Io(_) => Self::Gone,
-            error => Self::Link(error),
-        }
+impl From<Fault> for Ending {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
     }
 }
 
 /// Runs one websocket to its end.
-pub(crate) async fn run<E: Exchange, IO>(io: IO, source: Source, shared: Arc<Shared<E>>)
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
+pub(crate) async fn run<E: Exchange>(mut ws: Websocket, source: Source, shared: Arc<Shared<E>>) {
     let registered = shared.register();
-    let mut link = Link::new(io, shared.options.max_frame);
-    let ending = match hello(&mut link, source, &shared, &registered).await {
-        Ok(seated) => converse(&mut link, seated, &shared, &registered).await,
+    let ending = match hello(&mut ws, source, &shared, &registered).await {
+        Ok(seated) => converse(&mut ws, seated, source, &shared, &registered).await,
         Err(ending) => ending,
     };
     tracing::debug!(?ending, "a websocket ends");
     drop(registered);
-    // A client that does not take its close in time is cut off.
-    let _ = timeout(CLOSING, close(&mut link, &ending)).await;
-}
-
-/// Says why, closes and waits for the client to do the same.
-async fn close<IO: AsyncRead + AsyncWrite + Unpin>(link: &mut Link<IO>, ending: &Ending) {
-    let Some((code, reason)) = ending.close() else { return };
-    if let Ending::Refused(code) = ending {
-        link.send_text(ServerMessage::Error { code: *code, message: words(*code).to_owned() }.encode());
-    }
-    if matches!(ending, Ending::Stopping) {
-        link.send_text(ServerMessage::Status(Status::GoingAway).encode());
-    }
-    link.send_close(code, reason);
-    if poll_fn(|cx| link.poll_flush(cx)).await.is_ok() {
-        link.drain().await;
+    match (ending.close(), ending) {
+        (Some((code, reason)), ending) => ws.close(ending.last_words(), code, reason).await,
+        (None, Ending::Closed) => ws.answer_close().await,
+        (None, _) => {}
     }
 }
 
@@ -133,29 +124,29 @@ fn words(code: ErrorCode) -> &'static str {
 }
 
 /// Reads the first message and takes a seat.
-async fn hello<E: Exchange, IO>(
-    link: &mut Link<IO>,
+async fn hello<E: Exchange>(
+    ws: &mut Websocket,
     source: Source,
     shared: &Shared<E>,
     registered: &Registered<'_, E>,
-) -> Result<Seated<E::Hold>, Ending>
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
+) -> Result<Seated<E::Hold>, Ending> {
     let first = poll_fn(|cx| {
         if registered.bell.poll_rung(cx).is_ready() && shared.stopping.load(Ordering::Acquire) {
             return Poll::Ready(Err(Ending::Stopping));
         }
-        if link.is_writing() {
-            // A pong at most. An error shows when reading.
-            let _ = link.poll_flush(cx);
+        if let Poll::Ready(incoming) = ws.poll_incoming(cx) {
+            return Poll::Ready(incoming.map_err(Ending::from));
         }
-        link.poll_incoming(cx).map_err(Ending::from)
+        if ws.is_writing() {
+            // A pong at most. An error shows when reading.
+            let _ = ws.poll_flush(cx);
+        }
+        Poll::Pending
     });
     let text = match timeout(HELLO, first).await.unwrap_or(Err(Ending::NoHello))? {
         Incoming::Text(text) => text,
-        Incoming::Closed => return Err(Ending::Gone),
-        Incoming::Frame(_) | Incoming::Wants(_) => return Err(Ending::Refused(ErrorCode::BadMessage)),
+        Incoming::Closed => return Err(Ending::Closed),
+        Incoming::Frame(_) => return Err(Ending::Refused(ErrorCode::BadMessage)),
     };
     let caller = Caller { source, bell: registered.bell.clone() };
     let now = Instant::now().into_std();
@@ -183,23 +174,14 @@ enum Event {
     Incoming(Incoming),
 }
 
-/// What waits for room: the socket is not read meanwhile.
-enum Parked {
-    /// Nothing: it is read.
-    Nothing,
-    /// A frame of this many bytes that is not read yet.
-    Wants(usize),
-    /// A short frame that was read.
-    Frame(Bytes),
-}
-
 /// A seated socket.
-struct Conversation<'a, E: Exchange, IO> {
-    link: &'a mut Link<IO>,
+struct Conversation<'a, E: Exchange> {
+    ws: &'a mut Websocket,
     shared: &'a Shared<E>,
     registered: &'a Registered<'a, E>,
     hold: &'a E::Hold,
-    parked: Parked,
+    /// The frame that waits for room: the socket is not read meanwhile.
+    parked: Option<Bytes>,
     /// Frames popped and not reported as written.
     in_flight: usize,
     ping: Interval,
@@ -214,15 +196,19 @@ struct Conversation<'a, E: Exchange, IO> {
 }
 
 /// From the welcome to the end.
-async fn converse<E: Exchange, IO>(
-    link: &mut Link<IO>,
+async fn converse<E: Exchange>(
+    ws: &mut Websocket,
     seated: Seated<E::Hold>,
+    source: Source,
     shared: &Shared<E>,
     registered: &Registered<'_, E>,
-) -> Ending
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
+) -> Ending {
+    ws.seat(Allotment {
+        reading: shared.reading.clone(),
+        writing: shared.writing.clone(),
+        source,
+        bell: registered.bell.clone(),
+    });
     let welcome = Welcome {
         nameplate: seated.nameplate.map(|nameplate| nameplate.to_string()),
         seat: seated.seat,
@@ -230,16 +216,16 @@ where
         limits: limits(shared),
         notice: None,
     };
-    link.send_text(ServerMessage::Welcome(welcome).encode());
+    ws.send_text(ServerMessage::Welcome(welcome).encode());
     let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut conversation = Conversation {
-        received: link.received(),
-        link,
+        received: ws.received(),
+        ws,
         shared,
         registered,
         hold: &seated.hold,
-        parked: Parked::Nothing,
+        parked: None,
         in_flight: 0,
         ping,
         again: None,
@@ -253,7 +239,7 @@ where
     let now = Instant::now().into_std();
     match ending {
         Ending::Bye(mood) => shared.exchange.bye(seated.hold, mood, now).await,
-        _ => shared.exchange.leave(seated.hold, link.take_written(), now).await,
+        _ => shared.exchange.leave(seated.hold, ws.take_written(), now).await,
     }
     ending
 }
@@ -268,7 +254,7 @@ fn limits<E>(shared: &Shared<E>) -> Limits {
     }
 }
 
-impl<E: Exchange, IO: AsyncRead + AsyncWrite + Unpin> Conversation<'_, E, IO> {
+impl<E: Exchange> Conversation<'_, E> {
     async fn run(&mut self) -> Result<std::convert::Infallible, Ending> {
         self.pop(0).await?;
         loop {
@@ -313,14 +299,14 @@ impl<E: Exchange, IO: AsyncRead + AsyncWrite + Unpin> Conversation<'_, E, IO> {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Ending>> {
         match self.parked {
-            Parked::Nothing => self.link.poll_incoming(cx).map_ok(Event::Incoming).map_err(Ending::from),
-            Parked::Wants(_) | Parked::Frame(_) => Poll::Pending,
+            None => self.ws.poll_incoming(cx).map_ok(Event::Incoming).map_err(Ending::from),
+            Some(_) => Poll::Pending,
         }
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Ending>> {
-        if self.link.is_writing() {
-            self.link.poll_flush(cx).map_ok(Event::Written).map_err(Ending::from)
+        if self.ws.is_writing() {
+            self.ws.poll_flush(cx).map_ok(Event::Written).map_err(Ending::from)
         } else {
             Poll::Pending
         }
@@ -331,23 +317,21 @@ impl<E: Exchange, IO: AsyncRead + AsyncWrite + Unpin> Conversation<'_, E, IO> {
         if self.shared.stopping.load(Ordering::Acquire) {
             return Err(Ending::Stopping);
         }
-        match std::mem::replace(&mut self.parked, Parked::Nothing) {
-            Parked::Nothing => {}
-            Parked::Wants(len) => self.make_room(len).await?,
-            Parked::Frame(frame) => self.push(frame).await?,
+        if let Some(frame) = self.parked.take() {
+            self.push(frame).await?;
         }
         self.pop(0).await
     }
 
     async fn tick(&mut self) -> Result<(), Ending> {
-        let received = self.link.received();
-        let heard = received != self.received || !matches!(self.parked, Parked::Nothing);
+        let received = self.ws.received();
+        let heard = received != self.received || self.parked.is_some() || self.ws.is_waiting();
         self.received = received;
         self.silent = if heard { 0 } else { self.silent + 1 };
         if self.silent >= SILENT_PINGS {
             return Err(Ending::Silent);
         }
-        self.link.send_ping();
+        self.ws.send_ping();
         // A wake-up that got lost is made good here.
         self.look().await
     }
@@ -362,11 +346,11 @@ impl<E: Exchange, IO: AsyncRead + AsyncWrite + Unpin> Conversation<'_, E, IO> {
         let due = self.shared.exchange.pop(self.hold, written, now.into_std()).await?;
         let Due { statuses, frames, again } = due;
         for status in statuses {
-            self.link.send_text(ServerMessage::Status(status).encode());
+            self.ws.send_text(ServerMessage::Status(status).encode());
         }
         self.in_flight = frames.len();
         for frame in frames {
-            self.link.send_frame(frame);
+            self.ws.send_frame(frame);
         }
         self.again = again.map(|at| Box::pin(sleep_until(at.into())));
         Ok(())
@@ -375,8 +359,7 @@ impl<E: Exchange, IO: AsyncRead + AsyncWrite + Unpin> Conversation<'_, E, IO> {
     async fn handle(&mut self, incoming: Incoming) -> Result<(), Ending> {
         match incoming {
             Incoming::Frame(frame) => self.push(frame).await,
-            Incoming::Wants(len) => self.make_room(len).await,
-            Incoming::Closed => Err(Ending::Gone),
+            Incoming::Closed => Err(Ending::Closed),
             Incoming::Text(text) => match ClientMessage::decode(&text) {
                 Ok(ClientMessage::Bye { mood }) => Err(Ending::Bye(mood)),
                 Ok(ClientMessage::Release) => self.release().await,
@@ -386,22 +369,12 @@ impl<E: Exchange, IO: AsyncRead + AsyncWrite + Unpin> Conversation<'_, E, IO> {
         }
     }
 
-    async fn make_room(&mut self, len: usize) -> Result<(), Ending> {
-        let now = Instant::now().into_std();
-        if self.shared.exchange.reserve(self.hold, len, now).await? {
-            self.link.allow();
-        } else {
-            self.parked = Parked::Wants(len);
-        }
-        Ok(())
-    }
-
     async fn push(&mut self, frame: Bytes) -> Result<(), Ending> {
         let now = Instant::now().into_std();
         match self.shared.exchange.push(self.hold, frame, now).await? {
             Pushed::Taken => Ok(()),
             Pushed::Full(frame) => {
-                self.parked = Parked::Frame(frame);
+                self.parked = Some(frame);
                 Ok(())
             }
             Pushed::Unpaired => Err(Ending::Refused(ErrorCode::BadMessage)),
@@ -413,7 +386,7 @@ impl<E: Exchange, IO: AsyncRead + AsyncWrite + Unpin> Conversation<'_, E, IO> {
         if !self.shared.exchange.release(self.hold, now).await? {
             return Err(Ending::Refused(ErrorCode::NameplateLost));
         }
-        self.link.discard_frames();
+        self.ws.discard_frames();
         self.in_flight = 0;
         self.pop(0).await
     }

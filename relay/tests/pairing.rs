@@ -7,6 +7,8 @@ use agent_wormhole_relay::wire::{ClientMessage, ErrorCode, Mood, Status};
 use common::{Client, Running, pair, unlimited};
 use futures_util::SinkExt as _;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 #[tokio::test]
 async fn frames_go_both_ways_in_order() {
@@ -188,8 +190,9 @@ async fn a_client_that_closes_is_answered() {
     let relay = Running::start(Options::default()).await;
     let mut client = relay.client().await;
     client.allocate().await;
-    client.ws.close(None).await.expect("closing");
-    assert_eq!(client.closed().await, 1000);
+    let close = CloseFrame { code: CloseCode::Away, reason: "".into() };
+    client.ws.close(Some(close)).await.expect("closing");
+    assert_eq!(client.closed().await, 1001, "with its own code");
 }
 
 #[tokio::test]

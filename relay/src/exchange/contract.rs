@@ -49,8 +49,6 @@ macro_rules! suite {
             flow::frames_wait_for_an_absent_end,
             flow::a_full_direction_stops_its_sender_only,
             flow::an_empty_direction_takes_any_frame,
-            flow::a_reservation_holds_its_room,
-            flow::a_reservation_of_a_socket_that_left_is_given_back,
             flow::frames_outlive_their_sender,
             flow::release_empties_both_queues,
             flow::memory_is_bounded_and_freed,

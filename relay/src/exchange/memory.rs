@@ -46,7 +46,7 @@ impl Memory {
         Self { boot, state: Mutex::new(State::new(options.clone(), boot, now)) }
     }
 
-    /// Bytes held in queues and by reservations, overhead included.
+    /// Bytes held in queues, overhead included.
     #[must_use]
     pub fn held(&self) -> usize {
         self.state().held()
@@ -96,10 +96,6 @@ impl Exchange for Memory {
 
     async fn leave(&self, hold: Hold, written: usize, now: Instant) {
         self.state().leave(hold, written, now);
-    }
-
-    async fn reserve(&self, hold: &Hold, len: usize, _now: Instant) -> Result<bool, Ended> {
-        self.state().reserve(*hold, len)
     }
 
     async fn push(&self, hold: &Hold, frame: Bytes, now: Instant) -> Result<Pushed, Ended> {

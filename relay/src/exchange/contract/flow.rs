@@ -1,4 +1,4 @@
-//! Frames: order, room, reservations, rates.
+//! Frames: order, room, rates.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
@@ -133,41 +133,6 @@ pub(in crate::exchange) async fn an_empty_direction_takes_any_frame<E: Exchange>
     host.push(&store, frame(10 * MIB), now).await;
     assert_eq!(store.push(&host.hold, frame(0), now).await, Ok(Pushed::Full(frame(0))));
     assert_eq!(peer.drain(&store, now).await.len(), 1);
-}
-
-pub(in crate::exchange) async fn a_reservation_holds_its_room<E: Exchange>(
-    make: impl AsyncFn(Options, Instant) -> E,
-    now: Instant,
-) {
-    let store = make(unlimited(), now).await;
-    let (host, peer, _) = pair(&store, now).await;
-    host.push(&store, frame(MIB), now).await;
-    assert_eq!(store.reserve(&host.hold, MIB / 2, now).await, Ok(true));
-    assert_eq!(store.reserve(&host.hold, MIB, now).await, Ok(false), "a fragment more than fits");
-    host.push(&store, frame(MIB / 2), now).await;
-    assert_eq!(store.reserve(&host.hold, MIB, now).await, Ok(false));
-    rang(&host.bell);
-    assert_eq!(peer.pop(&store, 0, now).await.frames.len(), 1);
-    peer.pop(&store, 1, now).await;
-    assert!(rang(&host.bell));
-    assert_eq!(store.reserve(&host.hold, MIB, now).await, Ok(true));
-}
-
-pub(in crate::exchange) async fn a_reservation_of_a_socket_that_left_is_given_back<E: Exchange>(
-    make: impl AsyncFn(Options, Instant) -> E,
-    now: Instant,
-) {
-    let options = Options { memory_per_source: 12 * MIB, ..unlimited() };
-    let store = make(options, now).await;
-    for _ in 0..10 {
-        let (host, _, _) = pair(&store, now).await;
-        assert_eq!(store.reserve(&host.hold, 10 * MIB, now).await, Ok(true));
-        store.leave(host.hold, 0, now).await;
-    }
-    let (mut host, _, channel) = pair(&store, now).await;
-    assert_eq!(store.reserve(&host.hold, 10 * MIB, now).await, Ok(true));
-    host.resume(&store, channel, 1, now).await;
-    assert_eq!(store.reserve(&host.hold, 10 * MIB, now).await, Ok(true));
 }
 
 pub(in crate::exchange) async fn frames_outlive_their_sender<E: Exchange>(

@@ -12,8 +12,9 @@ use crate::exchange::{Bell, Caller, Due, Ended};
 use crate::rules::{ChannelRate, Draw, FRAME_OVERHEAD, Nameplate, SeatHash, Source};
 use crate::wire::{Id, Role, Status};
 
-/// A socket is handed frames of this many bytes at a time, or one: enough for a full write.
-const POP_BYTES: usize = 256 << 10;
+/// A socket is handed frames of this many bytes at a time, or one: as many as share a write. A socket that breaks tells
+/// what it wrote in whole batches, so this is also what may come twice, beside one longer frame.
+const POP_BYTES: usize = 64 << 10;
 /// ... and of this many frames.
 const POP_FRAMES: usize = 64;
 
@@ -117,8 +118,6 @@ pub(super) struct Queue {
     pub cost: usize,
     /// How many from the front the receiver's socket has been handed and not written yet.
     taken: usize,
-    /// Who pays for the frame that the sender's socket is reading, and what it costs.
-    pub reserved: Option<(Source, usize)>,
     /// The sender waits for room.
     pub sender_waits: bool,
 }
@@ -129,7 +128,7 @@ pub(super) const fn cost(len: usize) -> usize {
 }
 
 impl Queue {
-    /// Appends a frame. Its cost must have been judged.
+    /// Appends a frame. Its cost must have been booked.
     pub fn append(&mut self, frame: Bytes, payer: Source) {
         self.cost += cost(frame.len());
         self.frames.push_back(Held { frame, payer });
@@ -147,7 +146,7 @@ impl Queue {
         }
     }
 
-    /// Removes everything but the reservation; tells each frame's payer and cost.
+    /// Removes everything; tells each frame's payer and cost.
     pub fn clear(&mut self, freed: impl FnMut(Source, usize)) {
         self.taken = self.frames.len();
         self.written(self.taken, freed);
@@ -165,7 +164,7 @@ impl Queue {
 
     /// It holds memory.
     pub fn is_active(&self) -> bool {
-        self.cost > 0 || self.reserved.is_some()
+        self.cost > 0
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Ledger {
     room: Room,
     /// Channels, bytes and failures of each source.
     pub sources: Sources,
-    /// Bytes held by frames and reservations.
+    /// Bytes held by frames.
     total: usize,
     /// Directions that hold any.
     active: usize,
@@ -35,65 +35,45 @@ impl Ledger {
         self.total
     }
 
-    /// Reserves room for a frame of `len` bytes from `payer`, in place of an earlier reservation. That one stays if
-    /// there is no room.
-    pub fn reserve(&mut self, queue: &mut Queue, payer: Source, len: usize, straight: bool) -> Verdict {
-        self.change(queue, |ledger, queue| {
-            let earlier = queue.reserved.take();
-            if let Some((payer, bytes)) = earlier {
-                ledger.free(payer, bytes);
-            }
-            let verdict = ledger.room.judge(&Ask {
-                cost: cost(len),
-                queued: queue.cost,
-                straight,
-                total: ledger.total,
-                source: ledger.sources.held(payer),
-                active: ledger.active,
-            });
-            queue.reserved = if verdict == Verdict::Fits { Some((payer, cost(len))) } else { earlier };
-            if let Some((payer, bytes)) = queue.reserved {
-                ledger.hold(payer, bytes);
-            }
-            verdict
-        })
-    }
-
-    /// Changes a queue and books what it holds more or less afterwards.
-    pub fn change<R>(&mut self, queue: &mut Queue, change: impl FnOnce(&mut Self, &mut Queue) -> R) -> R {
-        let before = queue.is_active();
-        let result = change(self, queue);
-        match (before, queue.is_active()) {
-            (false, true) => self.active += 1,
-            (true, false) => self.active = self.active.saturating_sub(1),
-            _ => {}
-        }
-        result
-    }
-
-    pub fn hold(&mut self, payer: Source, bytes: usize) {
-        self.total += bytes;
-        self.sources.hold(payer, bytes);
-    }
-
-    pub fn free(&mut self, payer: Source, bytes: usize) {
-        self.total = self.total.saturating_sub(bytes);
-        self.sources.free(payer, bytes);
-    }
-
-    /// Gives the sender's reservation back.
-    pub fn unreserve(&mut self, queue: &mut Queue) {
-        self.change(queue, |ledger, queue| {
-            if let Some((payer, bytes)) = queue.reserved.take() {
-                ledger.free(payer, bytes);
-            }
+    /// Judges a frame of `len` bytes from `payer` and books it if it fits: the queue has to append it then.
+    pub fn admit(&mut self, queue: &Queue, payer: Source, len: usize, straight: bool) -> Verdict {
+        let cost = cost(len);
+        let verdict = self.room.judge(&Ask {
+            cost,
+            queued: queue.cost,
+            straight,
+            total: self.total,
+            source: self.sources.held(payer),
+            active: self.active,
         });
+        if verdict == Verdict::Fits {
+            self.active += usize::from(!queue.is_active());
+            self.total += cost;
+            self.sources.hold(payer, cost);
+        }
+        verdict
     }
 
-    /// Empties the queue and gives the reservation back.
+    /// Takes frames out of a queue that were written; `written` of those that were handed out.
+    pub fn written(&mut self, queue: &mut Queue, written: usize) {
+        self.shrink(queue, |queue, freed| queue.written(written, freed));
+    }
+
+    /// Empties a queue.
     pub fn clear(&mut self, queue: &mut Queue) {
-        self.unreserve(queue);
-        self.change(queue, |ledger, queue| queue.clear(|payer, bytes| ledger.free(payer, bytes)));
+        self.shrink(queue, |queue, freed| queue.clear(freed));
+    }
+
+    /// Takes frames out of a queue and books what that frees.
+    fn shrink(&mut self, queue: &mut Queue, take: impl FnOnce(&mut Queue, &mut dyn FnMut(Source, usize))) {
+        let before = queue.is_active();
+        take(queue, &mut |payer, bytes| {
+            self.total = self.total.saturating_sub(bytes);
+            self.sources.free(payer, bytes);
+        });
+        if before && !queue.is_active() {
+            self.active = self.active.saturating_sub(1);
+        }
     }
 
     /// This direction's sender waits for memory.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rand_core::RngCore;
 
 use super::Hold;
-use super::channel::{Channel, Presence, Seat, cost};
+use super::channel::{Channel, Presence, Seat};
 use super::ledger::Ledger;
 use crate::exchange::{Caller, Due, Ended, Pushed};
 use crate::options::Options;
@@ -188,42 +188,29 @@ impl State {
         }
     }
 
-    pub fn reserve(&mut self, hold: Hold, len: usize) -> Result<bool, Ended> {
+    pub fn push(&mut self, hold: Hold, frame: Bytes, now: Instant) -> Result<Pushed, Ended> {
         let channel = self.channels.get_mut(&hold.key).ok_or(Ended::Over)?;
         let payer = channel.held(hold.role, hold.epoch)?.source;
-        let to = hold.role.other();
-        let straight = channel.is_straight(to);
-        let queue = &mut channel.queues[to.index()];
-        let verdict = self.ledger.reserve(queue, payer, len, straight);
-        queue.sender_waits = verdict != Verdict::Fits;
-        if verdict == Verdict::Memory {
-            self.ledger.wait(hold.key, to);
-        }
-        Ok(verdict == Verdict::Fits)
-    }
-
-    pub fn push(&mut self, hold: Hold, frame: Bytes, now: Instant) -> Result<Pushed, Ended> {
-        let channel = self.channel(hold)?;
-        let to = hold.role.other();
         match channel.other_presence(hold.role) {
             None => return Ok(Pushed::Unpaired),
             // Nobody will ever come for it.
             Some(Presence::Left) => return Ok(Pushed::Taken),
             Some(Presence::Here | Presence::Away) => {}
         }
-        let reserved = channel.queues[to.index()].reserved;
-        if reserved.is_none_or(|(_, bytes)| bytes < cost(frame.len())) && !self.reserve(hold, frame.len())? {
-            return Ok(Pushed::Full(frame));
-        }
-        let Some(channel) = self.channels.get_mut(&hold.key) else { return Err(Ended::Over) };
+        let to = hold.role.other();
+        let straight = channel.is_straight(to);
         let queue = &mut channel.queues[to.index()];
-        queue.sender_waits = false;
-        let Some((payer, bytes)) = queue.reserved.take() else { return Ok(Pushed::Full(frame)) };
-        // The direction held the reservation and now holds the frame: it stays active.
-        self.ledger.free(payer, bytes);
-        self.ledger.hold(payer, cost(frame.len()));
-        channel.append(to, frame, payer, now);
-        Ok(Pushed::Taken)
+        let verdict = self.ledger.admit(queue, payer, frame.len(), straight);
+        queue.sender_waits = verdict != Verdict::Fits;
+        match verdict {
+            Verdict::Fits => {
+                channel.append(to, frame, payer, now);
+                return Ok(Pushed::Taken);
+            }
+            Verdict::Direction => {}
+            Verdict::Memory => self.ledger.wait(hold.key, to),
+        }
+        Ok(Pushed::Full(frame))
     }
 
     pub fn pop(&mut self, hold: Hold, written: usize, now: Instant) -> Result<Due, Ended> {
@@ -335,7 +322,6 @@ impl State {
         seat.replace(caller, epoch);
         channel.queues[role.index()].rewind();
         channel.rate.stop_waiting(role);
-        self.ledger.unreserve(&mut channel.queues[role.other().index()]);
         channel.wake(role.other());
         Some(Hold { key, role, epoch })
     }
@@ -345,9 +331,7 @@ impl State {
         let Some(channel) = self.channels.get_mut(&hold.key).filter(|_| written > 0) else { return };
         channel.active_at = now;
         let queue = &mut channel.queues[hold.role.index()];
-        self.ledger.change(queue, |ledger, queue| {
-            queue.written(written, |payer, bytes| ledger.free(payer, bytes));
-        });
+        self.ledger.written(queue, written);
         if std::mem::take(&mut queue.sender_waits) {
             channel.wake(hold.role.other());
         }
@@ -362,7 +346,6 @@ impl State {
             seat.presence = presence;
             seat.absent_since = now;
         }
-        self.ledger.unreserve(&mut channel.queues[other.index()]);
         channel.queues[other.index()].sender_waits = false;
         let incoming = &mut channel.queues[role.index()];
         incoming.rewind();
