@@ -1,0 +1,14 @@
+//! What the tests are made with.
+
+pub mod content;
+pub mod end;
+pub mod process;
+pub mod watch;
+pub mod world;
+
+use std::time::Duration;
+
+/// How long a test waits for what must come. Never how long it waits for what must not.
+pub const LIMIT: Duration = Duration::from_secs(30);
+/// The same for the transfer of a large file.
+pub const LONG: Duration = Duration::from_secs(90);
