@@ -8,3 +8,6 @@
 
 mod channel;
 mod fixture;
+mod order;
+mod sizes;
+mod tools;
