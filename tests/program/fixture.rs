@@ -2,7 +2,9 @@
 
 pub mod content;
 pub mod end;
+pub mod network;
 pub mod process;
+pub mod proxy;
 pub mod watch;
 pub mod world;
 
