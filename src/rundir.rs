@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -161,21 +161,22 @@ impl RuntimeDir {
         if entry.symlink_metadata().is_ok() {
             return Ok(None);
         }
-        let (dir, made) = match new.dir {
+        let (dir, mode_before) = match new.dir {
             Some(dir) => prepare_asked(dir)?,
             None => match make_new(&self.path.join(id)) {
-                Ok(()) => (self.path.join(id), true),
+                Ok(()) => (self.path.join(id), None),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
                 Err(error) => return Err(io_at(&self.path)(error)),
             },
         };
         // From here on what was made is taken away again unless the channel gets listed.
-        let undo = Undo { dir: made.then_some(dir.as_path()) };
+        let undo = Undo { dir: Some(dir.as_path()), mode_before };
         let record = Record {
             nameplate: new.nameplate.to_owned(),
             role: new.role.as_str().to_owned(),
             inode: dir.symlink_metadata().map_err(io_at(&dir))?.ino(),
             dir: dir.clone(),
+            mode_before,
             pid: std::process::id(),
             cwd: new.cwd.to_owned(),
             started: crate::event::utc(new.started),
@@ -223,7 +224,7 @@ impl RuntimeDir {
                 continue;
             }
             let gone = match decode(&file) {
-                Some(record) => leftover::remove(&record.dir, record.inode),
+                Some(record) => leftover::remove(&record.dir, record.inode, record.mode_before),
                 // Half-written by a process that was killed there: it names nothing yet.
                 None => Ok(()),
             };
@@ -260,6 +261,9 @@ struct Record {
     dir: PathBuf,
     /// Inode of `dir`: a directory that was put in its place is not ours to remove.
     inode: u64,
+    /// Mode of `dir` where it was there before: such a directory stays. Absent where it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mode_before: Option<u32>,
     pid: u32,
     cwd: PathBuf,
     started: String,
@@ -290,14 +294,14 @@ pub struct Channel {
 impl Channel {
     /// `None` where a newer program wrote a role that this one does not know.
     fn new(record: Record, alive: bool) -> Option<Self> {
-        let Record { nameplate, role, dir, inode: _, pid, cwd, started, transport } = record;
+        let Record { nameplate, role, dir, pid, cwd, started, transport, inode: _, mode_before: _ } = record;
         let role = [Role::Host, Role::Peer].into_iter().find(|known| known.as_str() == role)?;
         Some(Self { nameplate, role, dir, pid, cwd, started, transport, alive })
     }
 }
 
 /// A channel's place in the list. Dropping it takes the channel off the list, and its directory away where the
-/// mailbox has not done so.
+/// mailbox has not done so; one that was there before stays, empty and with its old mode.
 #[derive(Debug)]
 pub struct Registration {
     record: Record,
@@ -316,7 +320,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        match leftover::remove(&self.record.dir, self.record.inode) {
+        match leftover::remove(&self.record.dir, self.record.inode, self.record.mode_before) {
             Ok(()) => drop(fs::remove_file(&self.entry)),
             // It stays listed, and the next command tries again.
             Err(error) => tracing::warn!(%error, "the channel's directory cannot be removed"),
@@ -324,9 +328,10 @@ impl Drop for Registration {
     }
 }
 
-/// Removes a directory that was made, unless told to forget it.
+/// Removes a directory that was made, or gives one that was taken its mode back, unless told to forget it.
 struct Undo<'a> {
     dir: Option<&'a Path>,
+    mode_before: Option<u32>,
 }
 
 impl Undo<'_> {
@@ -337,10 +342,12 @@ impl Undo<'_> {
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        if let Some(dir) = self.dir {
-            // Empty, or not ours any more: then it has to stay.
-            let _ = fs::remove_dir(dir);
-        }
+        // What fails is not ours any more: then it has to stay as it is.
+        let _ = match (self.dir, self.mode_before) {
+            (Some(dir), None) => fs::remove_dir(dir),
+            (Some(dir), Some(mode)) => fs::set_permissions(dir, fs::Permissions::from_mode(mode)),
+            (None, _) => Ok(()),
+        };
     }
 }
 
@@ -406,29 +413,28 @@ fn make_private(path: &Path) -> Result<(), RundirError> {
     }
 }
 
-/// The directory that was asked for with `--dir`: made where it is missing (then `true`), else it must be empty. Ours
+/// The directory that was asked for with `--dir`, and its mode where it was there before: then it must be empty. Ours
 /// alone from now on.
-fn prepare_asked(asked: &Path) -> Result<(PathBuf, bool), RundirError> {
-    let made = match asked.symlink_metadata() {
+fn prepare_asked(asked: &Path) -> Result<(PathBuf, Option<u32>), RundirError> {
+    let mode_before = match asked.symlink_metadata() {
         Ok(found) if !found.is_dir() => return Err(RundirError::NotADirectory { path: asked.to_owned() }),
-        Ok(_) => {
+        Ok(found) => {
             if fs::read_dir(asked).map_err(io_at(asked))?.next().is_some() {
                 return Err(RundirError::NotEmpty { path: asked.to_owned() });
             }
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-            fs::set_permissions(asked, mode).map_err(io_at(asked))?;
-            false
+            fs::set_permissions(asked, fs::Permissions::from_mode(0o700)).map_err(io_at(asked))?;
+            Some(found.mode() & 0o7777)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(parent) = asked.parent() {
                 fs::create_dir_all(parent).map_err(io_at(parent))?;
             }
             make_new(asked).map_err(io_at(asked))?;
-            true
+            None
         }
         Err(error) => return Err(io_at(asked)(error)),
     };
-    Ok((asked.canonicalize().map_err(io_at(asked))?, made))
+    Ok((asked.canonicalize().map_err(io_at(asked))?, mode_before))
 }
 
 fn open_nofollow(path: &Path) -> Option<File> {

@@ -263,7 +263,7 @@ impl Driver {
                 self.frame = None;
                 self.given = 0;
                 let taken = self.session.handle_link(Link::Up { limits, greeted }, now);
-                if self.connected {
+                if self.connected && self.closing.is_none() && self.peer_ending.is_none() {
                     self.tell(StatusEvent::Reconnected(None));
                     self.phase(Phase::Connected);
                 }

@@ -133,6 +133,26 @@ fn half_written_entries_are_swept_and_not_listed() {
 }
 
 #[test]
+fn a_directory_that_was_there_before_stays_with_its_mode() {
+    let (place, runtime) = runtime();
+    let asked = place.path().join("asked");
+    fs::create_dir(&asked).unwrap();
+    fs::set_permissions(&asked, fs::Permissions::from_mode(0o750)).unwrap();
+    let is_as_before = || {
+        assert_eq!(fs::metadata(&asked).unwrap().permissions().mode() & 0o7777, 0o750);
+        assert_eq!(fs::read_dir(&asked).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(runtime.path().join("channels")).unwrap().count(), 0);
+    };
+    drop(runtime.register(&new("1", Some(&asked))).unwrap());
+    is_as_before();
+    let registration = runtime.register(&new("2", Some(&asked))).unwrap();
+    lay_out(&asked);
+    kill(registration);
+    runtime.sweep();
+    is_as_before();
+}
+
+#[test]
 fn an_asked_directory_must_be_empty() {
     let (place, runtime) = runtime();
     let empty = place.path().join("empty");
@@ -159,7 +179,7 @@ fn an_asked_directory_is_closed_to_others() {
     let registration = runtime.register(&new("1", Some(&open))).unwrap();
     assert_eq!(open.metadata().unwrap().mode() & 0o777, 0o700);
     drop(registration);
-    assert!(!open.exists());
+    assert!(open.is_dir());
 }
 
 #[test]

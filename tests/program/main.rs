@@ -1,0 +1,14 @@
+//! The whole program: real `agent-wormhole` processes, used as a user uses them.
+//!
+//! Each test has a world of its own (a temporary directory in memory where the machine has one), starts its ends and
+//! relays there and knows of them what a user knows: files, lines of standard output, exit codes. Whatever a test does,
+//! also when it fails, its processes are killed and its directory is removed. Every wait is for an event, and limited.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
+
+mod channel;
+mod cuts;
+mod fixture;
+mod order;
+mod sizes;
+mod tools;
