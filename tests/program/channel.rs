@@ -189,7 +189,8 @@ fn a_wrong_word_in_ctl_closes_nothing_and_is_told() {
     let world = World::new();
     let pair = world.pair(Via::Local);
     pair.host.ctl("clsoe");
-    let state = pair.host.until_state("the wrong word", |state| !state["left_out"].as_array().unwrap().is_empty());
+    let state =
+        pair.host.until_state("the wrong word", |state| !state["left_out"].as_array().unwrap().is_empty());
     assert_eq!(state["left_out"][0]["name"], "ctl", "{state}");
     pair.close();
 }
@@ -229,7 +230,8 @@ fn a_signal_without_a_peer_ends_at_once() {
 fn the_end_of_standard_output_closes() {
     let world = World::new();
     let mut command = world.command(&["host"]);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     out.read_line(&mut line).unwrap();
@@ -271,7 +273,8 @@ fn a_directory_that_holds_something_is_refused_untouched() {
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("mine"), "mine").unwrap();
     for path in [dir.clone(), dir.join("mine")] {
-        for command in [&["host", "--direct"][..], &["host"], &["connect", "1-cross-clock-marble@127.0.0.1"]] {
+        for command in [&["host", "--direct"][..], &["host"], &["connect", "1-cross-clock-marble@127.0.0.1"]]
+        {
             let ended = world.run(&[command, &["--dir", path.to_str().unwrap()]].concat());
             assert_eq!((ended.code, ended.out.len()), (Some(2), 0), "{command:?}: {ended:?}");
             assert!(ended.err.contains("full"), "{ended:?}");

@@ -40,7 +40,8 @@ fn every_size_is_exact_by_copy_and_by_reference() {
             let source = world.path(&format!("home/{size}"));
             fs::write(&source, noise(size as u64, size)).unwrap();
             let executable = size % 2 == 1;
-            fs::set_permissions(&source, Permissions::from_mode(if executable { 0o755 } else { 0o644 })).unwrap();
+            fs::set_permissions(&source, Permissions::from_mode(if executable { 0o755 } else { 0o644 }))
+                .unwrap();
             let mtime = UNIX_EPOCH + Duration::new(1_000_000_000 + size as u64, 123_456_789);
             File::open(&source).unwrap().set_times(FileTimes::new().set_modified(mtime)).unwrap();
             pair.host.link(&source, &format!("link-{size}"));
@@ -74,7 +75,10 @@ fn texts_of_every_size_arrive_and_longer_ones_go_as_files() {
         let text = pair.peer.until("the text", |event| event["type"] == "text" && event["size"] == size);
         let expected = (size <= 1024).then(|| body(size).into());
         assert_eq!(text.get("body").cloned(), expected, "{size}");
-        assert_eq!(fs::read_to_string(pair.peer.inbox(&format!("messages/{:04}.txt", n + 1))).unwrap(), body(size));
+        assert_eq!(
+            fs::read_to_string(pair.peer.inbox(&format!("messages/{:04}.txt", n + 1))).unwrap(),
+            body(size)
+        );
     }
     pair.host.put("long.msg", body((1 << 20) + 1));
     assert_eq!(pair.peer.item("long.msg")["type"], "file");

@@ -96,15 +96,24 @@ fn each_way_to_put_a_tree_there_sends_each_file_once() {
     world.sh(&outbox, "rsync -a ~/project/ synced && mkdir unpacked && tar xf ~/project.tar -C unpacked");
     world.sh(&outbox, "mv ~/moved moved");
     // Beside the name, whether the mtimes travel.
-    let kept =
-        [("preserved", true), ("copied", false), ("synced", true), ("unpacked/project", true), ("moved", true)];
+    let kept = [
+        ("preserved", true),
+        ("copied", false),
+        ("synced", true),
+        ("unpacked/project", true),
+        ("moved", true),
+    ];
     let peer = delivered(pair, |inbox| {
         for (name, times) in &kept {
             same_tree(&project, &inbox.join(name), *times);
         }
     });
-    let mut names: Vec<&str> =
-        peer.events.iter().filter(|event| event["type"] == "file").map(|event| event["name"].as_str().unwrap()).collect();
+    let mut names: Vec<&str> = peer
+        .events
+        .iter()
+        .filter(|event| event["type"] == "file")
+        .map(|event| event["name"].as_str().unwrap())
+        .collect();
     let all = names.len();
     names.sort_unstable();
     names.dedup();
@@ -117,12 +126,29 @@ fn what_is_not_sent_is_told() {
     let world = World::new();
     let pair = world.pair(Via::Local);
     let outbox = pair.host.outbox("");
-    world.sh(&outbox, "for f in a~ .hidden b.tmp c.tmp.12.ab .d.swp e.part '#f#' g-wal 4913; do echo x > \"$f\"; done");
-    world.sh(&outbox, "mkdir repo && mkdir repo/.git && echo x > repo/.git/config && echo kept > repo/kept.lock");
+    world.sh(
+        &outbox,
+        "for f in a~ .hidden b.tmp c.tmp.12.ab .d.swp e.part '#f#' g-wal 4913; do echo x > \"$f\"; done",
+    );
+    world.sh(
+        &outbox,
+        "mkdir repo && mkdir repo/.git && echo x > repo/.git/config && echo kept > repo/kept.lock",
+    );
     world.sh(&outbox, "mkfifo fifo && ln -s nowhere dangling && ln -s ../kept repo/inside && echo y > sent");
     let expected = [
-        "a~", ".hidden", "b.tmp", "c.tmp.12.ab", ".d.swp", "e.part", "#f#", "g-wal", "4913", "repo/.git", "fifo",
-        "dangling", "repo/inside",
+        "a~",
+        ".hidden",
+        "b.tmp",
+        "c.tmp.12.ab",
+        ".d.swp",
+        "e.part",
+        "#f#",
+        "g-wal",
+        "4913",
+        "repo/.git",
+        "fifo",
+        "dangling",
+        "repo/inside",
     ];
     let listed = |state: &Value| -> Vec<String> {
         let left_out = state["left_out"].as_array().unwrap().iter();
