@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
 mod channel;
+mod codes;
 mod cuts;
 mod fixture;
 mod order;
