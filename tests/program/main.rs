@@ -10,6 +10,7 @@ mod channel;
 mod codes;
 mod cuts;
 mod fixture;
+mod local_relay;
 mod order;
 mod sizes;
 mod tools;
