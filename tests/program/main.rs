@@ -12,5 +12,6 @@ mod cuts;
 mod fixture;
 mod local_relay;
 mod order;
+mod python;
 mod sizes;
 mod tools;
