@@ -15,3 +15,4 @@ mod order;
 mod python;
 mod sizes;
 mod tools;
+mod wss;
