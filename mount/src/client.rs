@@ -116,13 +116,11 @@ pub fn post_text(channel: &Path, body: &str) -> Result<String, PostError> {
     Ok(name)
 }
 
-/// Puts a link to a file or directory into the outbox under `name`: it is sent by reference. An older link of that
-/// name is replaced.
+/// Whether a file or directory can be put there by [`post_link`]; returns its absolute path.
 ///
 /// # Errors
-/// [`PostError`], and nothing was put there.
-pub fn post_link(channel: &Path, target: &Path, name: &str) -> Result<(), PostError> {
-    let outbox = outbox_of(channel)?;
+/// [`PostError::BadName`] and [`PostError::Target`].
+pub fn check_link(target: &Path, name: &str) -> Result<PathBuf, PostError> {
     let bad = |reason: &str| PostError::BadName { name: name.to_owned(), reason: reason.to_owned() };
     if name.is_empty()
         || name == "."
@@ -141,6 +139,17 @@ pub fn post_link(channel: &Path, target: &Path, name: &str) -> Result<(), PostEr
     if !kind.is_file() && !kind.is_dir() {
         return Err(no_target(io::Error::other("it is neither a file nor a directory")));
     }
+    Ok(target)
+}
+
+/// Puts a link to a file or directory into the outbox under `name`: it is sent by reference. An older link of that
+/// name is replaced.
+///
+/// # Errors
+/// [`PostError`], and nothing was put there.
+pub fn post_link(channel: &Path, target: &Path, name: &str) -> Result<(), PostError> {
+    let outbox = outbox_of(channel)?;
+    let target = check_link(target, name)?;
     let (hidden, place) = (outbox.join(hidden(&unique())), outbox.join(name));
     std::os::unix::fs::symlink(&target, &hidden).map_err(|error| failed(channel, error))?;
     let placed = match crate::dir::rename_new(&hidden, &place) {

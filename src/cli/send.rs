@@ -23,6 +23,9 @@ pub(super) fn run(args: SendArgs) -> Result<Exit, Failure> {
     let channel = super::channel(&channel, role.map(Role::from))?;
     // Everything is looked at before the first of several is sent.
     let links = files.into_iter().map(|path| link(path, name.as_deref())).collect::<Result<Vec<_>, _>>()?;
+    for (path, name) in &links {
+        client::check_link(path, name)?;
+    }
     if let Some(text) = text {
         client::post_text(&channel.dir, &body(text)?)?;
     }
