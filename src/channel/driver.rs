@@ -444,6 +444,10 @@ impl Driver {
         self.phase(Phase::PeerClosed);
         self.peer_ending = Some(ending);
         self.let_go = Some(Instant::now() + PEER_CLOSED);
+        // Whoever waits for a receipt waits no longer; the event says why, and `closed` names them.
+        for entry in self.sending.abandon(&self.reader) {
+            self.answer(entry, too_late());
+        }
         if ending == Ending::Protocol {
             self.close(ending, Duration::ZERO);
         }
@@ -475,6 +479,7 @@ impl Driver {
 
     fn on_outbox(&mut self, event: OutboxEvent) {
         match event {
+            OutboxEvent::Offer(offer) if self.peer_ending.is_some() => self.answer(offer.entry, too_late()),
             OutboxEvent::Offer(offer) => {
                 self.sending.offer(offer, &mut self.session);
                 self.changed();
@@ -522,4 +527,9 @@ impl Driver {
         }
         self.sending.read(read, &mut self.session, &self.reader);
     }
+}
+
+/// What becomes of an entry that a peer has not stored when it closes.
+fn too_late() -> Outcome {
+    Outcome::Refused("the peer has closed".to_owned())
 }

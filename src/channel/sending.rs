@@ -268,6 +268,15 @@ impl Sending {
         self.settle(id, Outcome::Sent)
     }
 
+    /// The peer takes nothing more: forgets everything, and returns the entries that were on the way.
+    pub(super) fn abandon(&mut self, reader: &Reader) -> Vec<EntryId> {
+        for id in std::mem::take(&mut self.reading) {
+            reader.ask(Ask::Close(id));
+        }
+        self.items.clear();
+        std::mem::take(&mut self.entries).into_keys().collect()
+    }
+
     fn settle(&mut self, id: ItemId, outcome: Outcome) -> Option<Ended> {
         let item = self.items.remove(&id)?;
         let entry = item.entry?;
