@@ -8,11 +8,13 @@
 
 mod channel;
 mod codes;
+mod commands;
 mod cuts;
 mod fixture;
 mod local_relay;
 mod order;
 mod python;
+mod secrecy;
 mod sizes;
 mod tools;
 mod wss;
