@@ -11,7 +11,7 @@ NEEDS := redis-server:redis-server fusermount3:fuse3 rsync:rsync vim:vim git:git
 export AGENT_WORMHOLE_PYTHON := $(abspath $(VENV))/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fmt lint unit docs needs bench audit clean
+.PHONY: help demo test fmt lint unit docs needs soak bench audit clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -53,6 +53,9 @@ needs: ## Install what the tests run besides Rust (Debian packages as root; Pyth
 		$(VENV)/bin/pip install --quiet --disable-pip-version-check $(PYTHON_TOOL) && \
 		touch $(VENV)/ready; \
 	}
+
+soak: needs ## Run the long tests: many gigabytes, several minutes
+	$(CARGO) test --release --test program --locked -- --ignored --nocapture
 
 bench: ## Measure the parts, and the whole beside the machine (MW=… MW_SERVERS=… adds magic-wormhole.rs)
 	$(CARGO) build --release --locked
