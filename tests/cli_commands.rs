@@ -198,7 +198,8 @@ fn the_words_are_not_in_the_process_list_and_no_core_is_dumped() {
         let arguments = String::from_utf8(arguments).unwrap();
         let core = fs::read_to_string(proc.join("limits")).unwrap();
         let core = core.lines().find(|line| line.starts_with("Max core file size")).unwrap().to_owned();
-        if !arguments.contains("marble") && core.split_whitespace().nth(4) == Some("0") {
+        let replaced = arguments.contains('*') && !arguments.contains("marble");
+        if replaced && core.split_whitespace().nth(4) == Some("0") {
             break arguments;
         }
         assert!(std::time::Instant::now() < deadline, "{arguments:?} {core}");

@@ -16,9 +16,9 @@ use futures_util::task::AtomicWaker;
 use crate::rules::{Nameplate, Source};
 use crate::wire::{ErrorCode, Id, Mood, Resume, Status};
 
-#[cfg(test)]
-mod contract;
 pub mod memory;
+#[cfg(test)]
+mod tests;
 
 /// Wakes one socket: "look at your seat again". Rings while nobody listens are kept, several count as one.
 #[derive(Debug, Default)]

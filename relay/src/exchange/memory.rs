@@ -119,5 +119,5 @@ mod tests {
         Memory::new(&options, now)
     }
 
-    crate::exchange::contract::suite!(store);
+    crate::exchange::tests::suite!(store);
 }

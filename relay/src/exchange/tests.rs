@@ -23,11 +23,11 @@ macro_rules! suite {
         $(#[tokio::test]
         async fn $test() {
             let now = std::time::Instant::now();
-            super::super::contract::$module::$test($make, now).await;
+            super::super::tests::$module::$test($make, now).await;
         })+
     };
     ($make:path) => {
-        $crate::exchange::contract::suite!($make;
+        $crate::exchange::tests::suite!($make;
             seats::a_join_pairs_with_a_fresh_channel,
             seats::a_third_party_is_refused_like_a_stranger,
             seats::the_host_may_be_away_when_it_is_joined,
