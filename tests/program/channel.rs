@@ -227,6 +227,27 @@ fn a_signal_without_a_peer_ends_at_once() {
 }
 
 #[test]
+fn a_signal_right_after_a_write_leaves_nothing_out_in_silence() {
+    for via in [Via::Direct, Via::Local] {
+        let world = World::new();
+        for _ in 0..5 {
+            let pair = world.pair(via);
+            pair.peer.put("message", "just now\n");
+            pair.peer.signal(Signal::TERM);
+            pair.peer.finish().well();
+            pair.host.ctl("close");
+            let host = pair.host.finish();
+            assert_eq!(host.count(|event| event["body"] == "just now\n"), 1, "{host:?}");
+        }
+        let host = world.host(if via == Via::Direct { &["--direct"] } else { &[] });
+        host.put("message", "to nobody\n");
+        host.signal(Signal::TERM);
+        let host = host.finish();
+        assert_eq!((host.code, undelivered(host.last())), (Some(6), vec!["message"]), "{host:?}");
+    }
+}
+
+#[test]
 fn the_end_of_standard_output_closes() {
     let world = World::new();
     let mut command = world.command(&["host"]);

@@ -141,8 +141,13 @@ impl Worker {
             }
             Order::Allow(offers) => self.outbox.allow(offers),
             Order::Outcome(entry, outcome) => self.outbox.outcome(entry, outcome, now),
-            Order::Finish => self.outbox.finish(now),
+            Order::Finish => {
+                // What was complete before must be known, whether its signs are here yet or not.
+                self.scan_all();
+                self.outbox.finish(Instant::now());
+            }
             Order::Undelivered(most, reply) => {
+                self.scan_all();
                 // Who asked may have given up.
                 let _ = reply.send(self.outbox.undelivered(most));
             }

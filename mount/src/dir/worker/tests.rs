@@ -1,4 +1,4 @@
-//! What is found when signs were lost.
+//! What is found when signs were lost, or have not come yet.
 
 use std::fs;
 use std::sync::mpsc::{self, Sender};
@@ -109,4 +109,27 @@ fn a_move_out_without_a_move_in_is_a_removal() {
     deaf.orders.send(Order::Sign(watch::Sign::MovedOut(deaf.outbox("a.msg"), Some(1)))).unwrap();
     let OutboxEvent::Withdraw { entry } = deaf.event() else { panic!("no withdrawal") };
     assert_eq!(entry, offer.entry);
+}
+
+#[test]
+fn what_was_written_just_before_the_end_is_offered_though_its_signs_are_still_on_their_way() {
+    let deaf = deaf();
+    fs::write(deaf.outbox("note.msg"), "x").unwrap();
+    fs::write(deaf.outbox("file"), "x").unwrap();
+    fs::create_dir(deaf.outbox("dir")).unwrap();
+    fs::write(deaf.outbox("dir/member"), "x").unwrap();
+    deaf.orders.send(Order::Finish).unwrap();
+    let mut names: Vec<_> = (0..3).map(|_| deaf.offer().name).collect();
+    names.sort();
+    assert_eq!(names, ["dir/member", "file", "note.msg"]);
+    assert!(matches!(deaf.event(), OutboxEvent::Idle));
+}
+
+#[test]
+fn what_was_written_just_before_the_end_is_named_as_undelivered() {
+    let deaf = deaf();
+    fs::write(deaf.outbox("file"), "x").unwrap();
+    let (reply, answer) = mpsc::channel();
+    deaf.orders.send(Order::Undelivered(10, reply)).unwrap();
+    assert_eq!(answer.recv().unwrap(), (vec!["file".to_owned()], 1));
 }
