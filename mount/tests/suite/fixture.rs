@@ -202,6 +202,12 @@ pub fn head(kind: Kind, name: &str) -> Incoming<'_> {
     Incoming { kind, name, size: None, executable: false, mtime: None }
 }
 
+/// Holds if a program can be run: a test that cannot do its work fails.
+pub fn needs(program: &str) {
+    let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    assert!(found, "{program} is not installed; run `make needs`");
+}
+
 /// Runs a command and holds if it succeeds.
 pub fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use agent_wormhole_mount::{Content, Kind, MAX_TEXT, OutboxEvent, Outcome};
 
-use crate::fixture::{Body, each, read};
+use crate::fixture::{Body, each, needs, read};
 
 fn bytes(content: &Body) -> &[u8] {
     match content {
@@ -187,10 +187,7 @@ fn sed_and_perl_in_place_send_the_edited_file_once() {
 #[test]
 fn vim_sends_what_was_written() {
     each(|fixture| {
-        if std::process::Command::new("vim").arg("--version").output().is_err() {
-            println!("vim is not installed: skipped");
-            return;
-        }
+        needs("vim");
         fixture.write("a.txt", "one\n");
         fixture.sh("vim -Nu NONE -es -c 'set backupskip= writebackup backup' -c '%s/one/two/' -c wq a.txt");
         let offer = fixture.offer();

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use agent_wormhole_mount::Kind;
 
-use crate::fixture::{Body, Fixture, each, run};
+use crate::fixture::{Body, Fixture, each, needs, run};
 
 /// Makes a tree beside the channel: two files, one of them executable, a dot file and an empty directory.
 fn tree(fixture: &Fixture) {
@@ -57,11 +57,8 @@ fn cp_that_preserves() {
 #[test]
 fn rsync_of_a_tree() {
     each(|fixture| {
+        needs("rsync");
         tree(fixture);
-        if Command::new("rsync").arg("--version").output().is_err() {
-            println!("rsync is not installed: skipped");
-            return;
-        }
         fixture.sh("rsync -a ../../src .; rsync -a ../../src .");
         arrives_as(fixture, "src");
     });
@@ -97,6 +94,7 @@ fn a_tree_renamed_while_it_settles_goes_under_its_last_name() {
 #[test]
 fn git_clone_leaves_the_repository_out() {
     each(|fixture| {
+        needs("git");
         let script =
             "git init -q repo; cd repo; echo x > a; mkdir d; echo y > d/b; echo z > .gitignore; git add .;
             git -c user.name=a -c user.email=a@example.com commit -qm one";
