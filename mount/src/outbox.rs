@@ -25,7 +25,7 @@ use entry::{Due, Entry, State, is_text_name};
 use top::{Tops, top_of};
 
 /// Most entries that are known at once: about 300 bytes each with a path of usual length, so about 40 MiB. What is
-/// beyond is reported as left out and looked for again when others have left.
+/// beyond is reported as left out and looked for again when others have left; the directory that it lies in stays.
 pub const MAX_ENTRIES: usize = 1 << 17;
 
 /// What a back end is to do next.
@@ -121,7 +121,8 @@ pub struct Outbox {
     /// Entries that hold back [`Action::Idle`].
     unoffered: usize,
     idle_wanted: bool,
-    crowded: bool,
+    /// The first of what was beyond [`MAX_ENTRIES`] when it was last looked for.
+    beyond: Option<LeftOut>,
 }
 
 impl Outbox {
@@ -142,7 +143,7 @@ impl Outbox {
             last_order: 0,
             unoffered: 0,
             idle_wanted: false,
-            crowded: false,
+            beyond: None,
         }
     }
 
@@ -322,7 +323,8 @@ impl Outbox {
         self.entries.keys().cloned().collect()
     }
 
-    /// Names in the outbox, complete or not, that the peer does not have: at most `most`, and how many in all.
+    /// Names in the outbox, complete or not, that the peer does not have: at most `most`, and how many in all. What
+    /// is beyond [`MAX_ENTRIES`] counts as one.
     #[must_use]
     pub fn undelivered(&self, most: usize) -> (Vec<String>, usize) {
         let waits = |path: &str, entry: &Entry| match entry.state {
@@ -333,8 +335,10 @@ impl Outbox {
         let entries = self.entries.iter().filter(|(path, entry)| waits(path, entry)).map(|(path, _)| path);
         let earlier =
             self.offers.iter().filter(|(id, offer)| !offer.withdrawn && !self.is_current(**id, offer));
-        let all: Vec<_> = entries.chain(earlier.map(|(_, offer)| &offer.path)).collect();
-        (all.iter().take(most).map(|path| path.to_string()).collect(), all.len())
+        let beyond = self.beyond.iter().map(|beyond| beyond.name.as_str());
+        let known = entries.chain(earlier.map(|(_, offer)| &offer.path)).map(|path| &**path);
+        let all: Vec<&str> = known.chain(beyond).collect();
+        (all.iter().take(most).map(|path| (*path).to_owned()).collect(), all.len())
     }
 }
 
@@ -369,12 +373,15 @@ impl Outbox {
     /// Makes an entry, in a state that is to be set next. `false` where there are too many.
     fn insert(&mut self, path: &str, stat: Stat, sign: Sign, now: Instant) -> bool {
         if self.entries.len() >= MAX_ENTRIES {
-            let reason =
-                format!("more than {MAX_ENTRIES} entries are in the outbox; it waits until others left");
+            let reason = format!(
+                "more than {MAX_ENTRIES} entries are in the outbox; it waits until others left, or link its directory"
+            );
             self.fail_path(path, &reason);
-            if !self.crowded {
-                self.crowded = true;
-                self.actions.push_back(Action::LeftOut(LeftOut { name: path.to_owned(), reason }));
+            self.tops.hold(top_of(path));
+            if self.beyond.is_none() {
+                let beyond = LeftOut { name: path.to_owned(), reason };
+                self.actions.push_back(Action::LeftOut(beyond.clone()));
+                self.beyond = Some(beyond);
             }
             return false;
         }
@@ -466,8 +473,9 @@ impl Outbox {
 
     /// Looks again for what was beyond [`MAX_ENTRIES`], once an eighth of the room is free.
     fn look_beyond(&mut self) {
-        if self.crowded && self.entries.len() < MAX_ENTRIES / 8 * 7 {
-            self.crowded = false;
+        if self.beyond.is_some() && self.entries.len() < MAX_ENTRIES / 8 * 7 {
+            self.beyond = None;
+            self.tops.release();
             self.actions.push_back(Action::Rescan);
         }
     }

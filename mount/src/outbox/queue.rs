@@ -113,6 +113,9 @@ impl Outbox {
                 State::Delivered | State::LeftOut { .. } | State::Made => {}
             }
         }
+        if let Some(beyond) = &self.beyond {
+            answer.fail(&beyond.name, &beyond.reason);
+        }
         let texts = self.offers.iter().filter(|(_, offer)| !offer.withdrawn);
         members.extend(texts.map(|(id, _)| Member::Offer(*id)));
         self.barriers.add(members, answer)

@@ -512,6 +512,35 @@ fn entries_are_bounded_and_looked_for_again() {
 }
 
 #[test]
+fn a_directory_with_more_than_can_be_known_stays_and_is_named() {
+    let mut rig = rig();
+    rig.mkdir("d");
+    rig.write("d/sent");
+    rig.pass(500);
+    rig.deliver("d/sent");
+    let stat = rig.stat("e", Node::File, 1);
+    for n in 2..MAX_ENTRIES {
+        rig.outbox.touch(&format!("e/{n}"), stat, Sign::Complete, rig.now);
+        rig.outbox.set_state(&format!("e/{n}"), State::Delivered, rig.now);
+    }
+    rig.write("d/beyond");
+    assert_eq!(rig.run(), ["left out d/beyond"]);
+    assert!(rig.pass(20_000).is_empty(), "the directory left with what was never sent");
+    assert_eq!(rig.outbox.undelivered(9), (vec!["d/beyond".to_owned()], 1));
+    assert!(rig.outbox.flush("token".to_owned(), &mut |_| false));
+    let answer = rig.outbox.next_answer().unwrap();
+    assert_eq!((answer.failed_count, answer.failed[0].0.as_str()), (1, "d/beyond"));
+    // There is room again: what was beyond is found, sent, and leaves with the rest.
+    rig.outbox.gone("e", rig.now);
+    assert_eq!(rig.run(), ["rescan"]);
+    rig.write("d/beyond");
+    rig.pass(500);
+    rig.deliver("d/beyond");
+    assert_eq!(rig.pass(10_000), ["leave d (3)"]);
+    assert_eq!(rig.outbox.undelivered(9).1, 0);
+}
+
+#[test]
 fn nothing_is_kept_of_what_is_gone() {
     let mut rig = rig();
     rig.mkdir("d");

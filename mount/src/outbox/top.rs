@@ -15,6 +15,8 @@ pub(super) struct Top {
     pending: usize,
     /// Of them, those that are not sent: leaving would lose them.
     left_out: usize,
+    /// Whether there is more in it than could be known.
+    held: bool,
     /// Last change in it.
     pub(super) touched: Instant,
     /// It does not leave before this.
@@ -26,7 +28,7 @@ pub(super) struct Top {
 impl Top {
     /// Whether nothing in it holds it back.
     pub(super) const fn is_done(&self) -> bool {
-        self.pending == 0 && self.left_out == 0
+        self.pending == 0 && self.left_out == 0 && !self.held
     }
 
     const fn count(&mut self, weight: Weight) -> Option<&mut usize> {
@@ -54,12 +56,26 @@ impl Tops {
         self.tops.get_mut(name)
     }
 
+    /// There is more below a name than could be known: it does not leave.
+    pub(super) fn hold(&mut self, name: &str) {
+        if let Some(top) = self.tops.get_mut(name) {
+            top.held = true;
+            self.schedule(name, None);
+        }
+    }
+
+    /// What could not be known is looked for again, and whatever that finds may leave.
+    pub(super) fn release(&mut self) {
+        self.tops.values_mut().for_each(|top| top.held = false);
+    }
+
     /// An entry changed its weight; `None` before it was known and after it is gone.
     pub(super) fn weigh(&mut self, name: &str, old: Option<Weight>, new: Option<Weight>, now: Instant) {
         let top = self.tops.entry(name.into()).or_insert_with(|| Top {
             all: 0,
             pending: 0,
             left_out: 0,
+            held: false,
             touched: now,
             not_before: now,
             leave: None,
