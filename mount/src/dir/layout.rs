@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::OpenError;
@@ -59,22 +60,31 @@ impl Layout {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(fail)?;
         }
-        let taken = match DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => None,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Some(take_existing(&path)?),
+        let is_new = match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
             Err(error) => return Err(fail(error)),
         };
-        fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(fail)?;
+        if is_new {
+            // Whatever the umask left of it.
+            fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(fail)?;
+        }
         let path = path.canonicalize().map_err(fail)?;
-        Self::fill(path.clone(), taken).map_err(|error| {
+        // From here on it is this directory, whatever somebody puts in its place.
+        let channel = open_empty(&path)?;
+        let mode = fs::File::from(channel.try_clone().map_err(fail)?).metadata().map_err(fail)?.mode();
+        let taken = (!is_new).then_some(mode & 0o7777);
+        let filled = rustix::fs::fchmod(&channel, beneath::DIR_MODE)
+            .map_err(io::Error::from)
+            .and_then(|()| Self::fill(path.clone(), taken, channel.try_clone()?));
+        filled.map_err(|error| {
             // What was made so far is ours, and nothing is in it yet.
-            let _ = remove(&path, taken);
+            let _ = remove(&channel, &path, taken);
             OpenError::io(&path, error)
         })
     }
 
-    fn fill(path: PathBuf, taken: Option<u32>) -> io::Result<Self> {
-        let channel: OwnedFd = fs::File::open(&path)?.into();
+    fn fill(path: PathBuf, taken: Option<u32>, channel: OwnedFd) -> io::Result<Self> {
         let inbox = beneath::make_dir(&channel, INBOX)?;
         let layout = Self {
             outbox: beneath::make_dir(&channel, OUTBOX)?,
@@ -98,7 +108,7 @@ impl Layout {
     /// Takes everything away, and the directory itself where we made it. Who is still writing into it may delay this
     /// a little, not prevent it.
     pub(super) fn remove(&self) -> io::Result<()> {
-        remove(&self.path, self.taken)
+        remove(&self.channel, &self.path, self.taken)
     }
 
     /// What the inbox may grow to where nobody said: what the disk has less a reserve, at most [`MOST_INBOX`].
@@ -141,24 +151,33 @@ fn is_memory(_dir: impl AsFd) -> Result<bool, Errno> {
     Ok(false)
 }
 
-/// An existing directory will do if it is ours and empty. Returns its mode.
-fn take_existing(path: &Path) -> Result<u32, OpenError> {
+/// Opens a directory that is ours and empty.
+fn open_empty(path: &Path) -> Result<OwnedFd, OpenError> {
     let fail = |source: io::Error| OpenError::io(path, source);
-    let found = fs::metadata(path).map_err(fail)?;
-    if !found.is_dir() {
-        return Err(OpenError::NotADirectory(path.to_owned()));
-    }
-    if found.uid() != rustix::process::geteuid().as_raw() {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::NOTDIR) => return Err(OpenError::NotADirectory(path.to_owned())),
+        opened => opened.map_err(|errno| fail(errno.into()))?,
+    };
+    if rustix::fs::fstat(&dir).map_err(|errno| fail(errno.into()))?.st_uid
+        != rustix::process::geteuid().as_raw()
+    {
         return Err(OpenError::NotOurs(path.to_owned()));
     }
-    if fs::read_dir(path).map_err(fail)?.next().is_some() {
+    if beneath::names(&dir).map_err(fail)?.next().is_some() {
         return Err(OpenError::NotEmpty(path.to_owned()));
     }
-    Ok(found.mode() & 0o7777)
+    Ok(dir)
 }
 
-/// Removes a channel's directory, or where it was taken with a mode, only what is in it.
-fn remove(path: &Path, taken: Option<u32>) -> io::Result<()> {
+/// Removes a channel's directory, or where it was taken with a mode, only what is in it. What has its place now, if
+/// it was moved, is not ours.
+fn remove(channel: &OwnedFd, path: &Path, taken: Option<u32>) -> io::Result<()> {
+    let ours = fs::File::from(channel.try_clone()?).metadata()?;
+    let found = fs::symlink_metadata(path);
+    if found.is_ok_and(|found| (found.dev(), found.ino()) != (ours.dev(), ours.ino())) {
+        return Err(io::Error::other("it was moved, and something else has its place; remove it by hand"));
+    }
     let Some(mode) = taken else { return remove_all(path) };
     for entry in fs::read_dir(path)? {
         let entry = entry?;

@@ -195,3 +195,34 @@ fn the_outlet_itself_may_close() {
     closed.recv_timeout(crate::fixture::LONG).unwrap();
     assert!(!path.exists());
 }
+
+#[test]
+fn what_took_the_place_of_the_channels_directory_is_not_removed() {
+    for taken in [false, true] {
+        let home = tempfile::tempdir().unwrap();
+        let (path, other) = (home.path().join("channel"), home.path().join("other"));
+        if taken {
+            fs::create_dir(&path).unwrap();
+        }
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("precious"), "x").unwrap();
+        for is_link in [false, true] {
+            let mailbox = open(&path).unwrap();
+            fs::rename(&path, home.path().join("moved")).unwrap();
+            if is_link {
+                symlink(&other, &path).unwrap();
+            } else {
+                fs::rename(&other, &path).unwrap();
+            }
+            assert!(mailbox.close().unwrap_err().to_string().contains("was moved"));
+            assert_eq!(fs::read(path.join("precious")).unwrap(), b"x");
+            if is_link {
+                fs::remove_file(&path).unwrap();
+            } else {
+                fs::rename(&path, &other).unwrap();
+                fs::create_dir(&path).unwrap();
+            }
+            fs::remove_dir_all(home.path().join("moved")).unwrap();
+        }
+    }
+}
