@@ -27,6 +27,8 @@ use crate::event::TransportKind;
 
 /// Longest file of the list that is read, in bytes: two paths of at most 4 KiB, escaped, and a few words.
 const MAX_ENTRY: u64 = 64 * 1024;
+/// Random characters of the hidden name that an entry is written under.
+const HIDDEN_NAME: usize = 16;
 /// Channels with the same nameplate and role on one machine; beyond it a name is not looked for.
 const MAX_SAME_NAME: u32 = 1000;
 
@@ -357,32 +359,24 @@ fn publish(channels: &Path, entry: &Path, record: &Record) -> Result<Option<File
     let json = serde_json::to_vec(record).map_err(|error| io_at(entry)(io::Error::other(error)))?;
     // A sweep that comes between creation and lock takes the hidden file for a dead one: try again.
     for _ in 0..10 {
-        let (hidden, mut file) = create_hidden(channels).map_err(io_at(channels))?;
-        let published = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+        // A random name: one that comes again could be another's by the time it is published.
+        let mut hidden = tempfile::Builder::new()
+            .prefix(".new-")
+            .rand_bytes(HIDDEN_NAME)
+            .tempfile_in(channels)
+            .map_err(io_at(channels))?;
+        let published = rustix::fs::flock(&hidden, FlockOperation::NonBlockingLockExclusive)
             .map_err(io::Error::from)
-            .and_then(|()| file.write_all(&json))
-            .and_then(|()| fs::hard_link(&hidden, entry));
-        let _ = fs::remove_file(&hidden);
+            .and_then(|()| hidden.write_all(&json))
+            .and_then(|()| hidden.persist_noclobber(entry).map_err(|error| error.error));
         match published {
-            Ok(()) => return Ok(Some(file)),
+            Ok(file) => return Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock) => {}
             Err(error) => return Err(io_at(entry)(error)),
         }
     }
     Err(io_at(entry)(io::ErrorKind::ResourceBusy.into()))
-}
-
-fn create_hidden(channels: &Path) -> io::Result<(PathBuf, File)> {
-    let mut n = 0_u32;
-    loop {
-        let hidden = channels.join(format!(".new-{}-{n}", std::process::id()));
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&hidden) {
-            Ok(file) => return Ok((hidden, file)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && n < MAX_SAME_NAME => n += 1,
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// A directory of ours that nobody else can write into.
