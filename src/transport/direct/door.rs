@@ -1,9 +1,11 @@
 //! The host's listener and the connections that have not shown yet who they are.
 //!
 //! Owns the bound on them, their time limits, and the order in which those that showed what they must are handed over.
-//! A stranger costs one small task and one descriptor, and disturbs nobody else.
+//! A stranger costs one small task and one descriptor, and disturbs nobody else: a crowd from one address pushes out
+//! its own, not the peer.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use super::link::Candidate;
 use super::wire::{Expect, split};
 use super::{PROOF_TIME, UNPROVEN_SILENCE, proof};
 
-/// Connections that have not proved themselves; the oldest makes room for the next.
+/// Connections that have not proved themselves; the oldest of the largest crowd makes room for the next.
 pub(super) const MAX_UNPROVEN: usize = 16;
 /// Pause after a failed `accept` (no descriptors left): trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -37,7 +39,22 @@ pub(super) enum Exam {
 #[derive(Debug)]
 struct Unproven {
     serial: u64,
+    from: Origin,
     task: AbortHandle,
+}
+
+/// Where a connection comes from: an IPv4 address, or the network (/64) that one site of IPv6 has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Origin(u64);
+
+impl Origin {
+    fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(v4) => u64::from(v4.to_bits()),
+            // No network of the Internet has this prefix all zero, as the IPv4 addresses above have.
+            IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+        })
+    }
 }
 
 /// The listener with everybody at it.
@@ -85,7 +102,7 @@ impl Door {
             }
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => self.admit(stream),
+                    Ok((stream, from)) => self.admit(stream, Origin::of(from.ip())),
                     Err(e) => {
                         tracing::debug!(kind = ?e.kind(), "a connection could not be accepted");
                         sleep(ACCEPT_PAUSE).await;
@@ -101,18 +118,23 @@ impl Door {
         }
     }
 
-    fn admit(&mut self, stream: TcpStream) {
-        if self.unproven.len() >= MAX_UNPROVEN
-            && let Some(oldest) = self.unproven.pop_front()
-        {
-            tracing::debug!("too many unproven connections: the oldest goes");
-            oldest.task.abort();
-            self.passed.retain(|(serial, _)| *serial != oldest.serial);
+    fn admit(&mut self, stream: TcpStream, from: Origin) {
+        if self.unproven.len() >= MAX_UNPROVEN {
+            self.make_room();
         }
         self.serial += 1;
         let (serial, exam) = (self.serial, self.exam.clone());
         let task = self.trials.spawn(async move { (serial, sit(exam, stream).await) });
-        self.unproven.push_back(Unproven { serial, task });
+        self.unproven.push_back(Unproven { serial, from, task });
+    }
+
+    /// The oldest connection leaves of those from where the most are.
+    fn make_room(&mut self) {
+        let origins: Vec<Origin> = self.unproven.iter().map(|unproven| unproven.from).collect();
+        let Some(oldest) = superfluous(&origins).and_then(|index| self.unproven.remove(index)) else { return };
+        tracing::debug!("too many unproven connections: the oldest of the largest crowd goes");
+        oldest.task.abort();
+        self.passed.retain(|(serial, _)| *serial != oldest.serial);
     }
 
     fn note(&mut self, serial: u64, outcome: Option<Candidate>) {
@@ -127,6 +149,14 @@ impl Door {
     fn forget(&mut self, serial: u64) {
         self.unproven.retain(|u| u.serial != serial);
     }
+}
+
+/// The first of those that are there most often.
+fn superfluous(origins: &[Origin]) -> Option<usize> {
+    let crowd = |from: &Origin| origins.iter().filter(|origin| *origin == from).count();
+    // Of equals `max_by_key` takes the last: from the end on, that is the first.
+    let found = origins.iter().enumerate().rev().max_by_key(|(_, from)| crowd(from));
+    found.map(|(index, _)| index)
 }
 
 /// One examination. `None`: the connection is closed, and that is all it learns.
@@ -145,5 +175,29 @@ async fn sit(exam: Exam, stream: TcpStream) -> Option<Candidate> {
             timeout(PROOF_TIME, proof::admit(&key, &mut reader, &mut writer)).await.ok()??;
             Some(Candidate { reader, writer, shown: Vec::new() })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origins(addresses: &[&str]) -> Vec<Origin> {
+        addresses.iter().map(|address| Origin::of(address.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_crowd_pushes_out_its_own_oldest() {
+        let crowd = ["192.0.2.7", "192.0.2.9", "198.51.100.1", "192.0.2.9", "192.0.2.9"];
+        assert_eq!(superfluous(&origins(&crowd)), Some(1));
+        assert_eq!(superfluous(&origins(&crowd[..3])), Some(0), "nobody is a crowd: the oldest");
+        assert_eq!(superfluous(&[]), None);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_crowd() {
+        let sites = ["192.0.2.1", "2001:db8:0:1::1", "2001:db8:0:2::1", "2001:db8:0:1:ffff::2"];
+        assert_eq!(superfluous(&origins(&sites)), Some(1));
+        assert_eq!(origins(&["::ffff:192.0.2.1"]), origins(&["192.0.2.1"]));
     }
 }
