@@ -34,6 +34,7 @@ use std::process::ExitCode;
 use agent_wormhole_mount::dir::OpenError;
 use anyhow::Context as _;
 use clap::Parser as _;
+use zeroize::Zeroizing;
 
 use self::args::{Args, Command};
 use self::exit::{Exit, Failure};
@@ -56,7 +57,7 @@ fn command() -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done };
         }
     };
-    title::hide(&args.command.secrets());
+    title::hide(&Zeroizing::new(args.command.secrets()));
     title::forbid_dumps();
     let done = match args.command {
         Command::Host(args) => host::run(args),

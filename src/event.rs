@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use self::escape::push_json;
+use self::escape::{push_json, shortened};
 
 /// Longest body that stands in a line, in bytes; a longer text has `saved_to` and `size` only.
 pub const MAX_BODY: usize = 1024;
@@ -23,6 +23,9 @@ pub const MAX_BODY: usize = 1024;
 pub const MAX_NAMES: usize = 20;
 /// Longest `detail` in bytes; it may quote a peer, and every byte costs a reader attention. Ends in `…` where cut.
 pub const MAX_DETAIL: usize = 600;
+/// Longest name in bytes of an item of the peer's that is not in the inbox: in `pending`, and where it was refused.
+/// Ends in `…` where cut.
+pub const MAX_FOREIGN_NAME: usize = 255;
 
 /// Number and time of a line. Numbers rise by one within a channel; the time is the caller's.
 #[derive(Debug, Clone, Copy)]
@@ -307,7 +310,10 @@ impl StatusEvent {
             Self::Refused(refused) => {
                 line.text("by", refused.by.as_str());
                 line.maybe_number("id", refused.id);
-                line.text("name", &refused.name);
+                match refused.by {
+                    Side::Myself => line.text("name", &shortened(&refused.name, MAX_FOREIGN_NAME)),
+                    Side::Peer => line.text("name", &refused.name),
+                }
                 line.detail(&refused.detail);
             }
             Self::Closed(closed) => {
@@ -472,6 +478,9 @@ pub struct ClosedEvent {
     pub undelivered_more: u64,
 }
 
+/// Bytes that a line rarely exceeds. The one with the code must not grow: each growth leaves a copy behind.
+const LINE: usize = 2048;
+
 /// One JSON object on its way.
 struct Line {
     out: String,
@@ -479,7 +488,7 @@ struct Line {
 
 impl Line {
     fn new(kind: &str) -> Self {
-        let mut line = Self { out: String::with_capacity(256) };
+        let mut line = Self { out: String::with_capacity(LINE) };
         line.out.push('{');
         line.text("type", kind);
         line
@@ -530,12 +539,7 @@ impl Line {
 
     fn detail(&mut self, detail: &Detail) {
         let Some(detail) = detail else { return };
-        if detail.len() <= MAX_DETAIL {
-            self.text("detail", detail);
-        } else {
-            let cut = detail.floor_char_boundary(MAX_DETAIL);
-            self.text("detail", &format!("{}…", &detail[..cut]));
-        }
+        self.text("detail", &shortened(detail, MAX_DETAIL));
     }
 
     fn names(&mut self, key: &str, more_key: &str, names: &[String], more: u64) {

@@ -17,7 +17,8 @@ use crate::config::Outside;
 const MAX_LINE: u64 = 1024;
 
 pub(super) fn run(args: ConnectArgs) -> Result<Exit, Failure> {
-    let typed = typed_code(&args.code)?;
+    // A channel lives for hours: what was typed does not.
+    let typed = typed_code(&Zeroizing::new(args.code))?;
     let (code, host) = split(&typed)?;
     let code = Code::parse(code, args.any_words).map_err(Failure::usage)?;
     let link = match host {
@@ -32,7 +33,9 @@ pub(super) fn run(args: ConnectArgs) -> Result<Exit, Failure> {
         Some(host) => PeerLink::Direct { host: host.to_owned() },
         None => PeerLink::Relay(Outside::of_process(args.relay).relay()?),
     };
-    super::start(host::options(End::Connect { code, link }, args.channel)?)
+    let options = host::options(End::Connect { code, link }, args.channel)?;
+    drop(typed);
+    super::start(options)
 }
 
 /// The code as it was typed, in one argument or in several, or the first line of standard input.

@@ -6,6 +6,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
 
 use crate::event::escape::visible;
 
@@ -18,7 +19,12 @@ const LOG_VARIABLE: &str = "AGENT_WORMHOLE_LOG";
 /// [`io::ErrorKind::BrokenPipe`] where nobody reads any more; never a panic.
 pub fn data(lines: &str) -> io::Result<()> {
     // One buffer, one write: a line is never seen in halves.
-    let whole = if lines.ends_with('\n') { lines.to_owned() } else { format!("{lines}\n") };
+    // It may hold the code.
+    let mut whole = Zeroizing::new(String::with_capacity(lines.len() + 1));
+    whole.push_str(lines);
+    if !lines.ends_with('\n') {
+        whole.push('\n');
+    }
     let mut out = io::stdout().lock();
     out.write_all(whole.as_bytes())?;
     out.flush()
@@ -65,6 +71,12 @@ pub(super) fn usage(error: &clap::Error) {
 pub fn start_log() {
     let filter =
         EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("agent_wormhole=warn"));
+    // Words of a relay's operator are for a person at a terminal. What is captured may be read by a model.
+    let notices = if person_watches() { "relay_notice=info" } else { "relay_notice=off" };
+    let filter = match notices.parse() {
+        Ok(notices) => filter.add_directive(notices),
+        Err(_) => filter,
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

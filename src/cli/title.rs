@@ -4,6 +4,8 @@
 //! core dumps are forbidden, and `connect -` keeps the code out of the arguments.
 
 use rustix::process::{Resource, Rlimit, setrlimit};
+#[cfg(target_os = "linux")]
+use zeroize::Zeroizing;
 
 /// Overwrites these arguments where the kernel shows them to everybody. Leading digits stay: the nameplate is public.
 /// Is to be called before [`forbid_dumps`], which closes `/proc/self/mem`.
@@ -29,7 +31,7 @@ fn overwrite(secrets: &[String]) -> std::io::Result<()> {
 
     let start = arguments_start(&std::fs::read_to_string("/proc/self/stat")?)
         .ok_or(std::io::ErrorKind::InvalidData)?;
-    let arguments = std::fs::read("/proc/self/cmdline")?;
+    let arguments = Zeroizing::new(std::fs::read("/proc/self/cmdline")?);
     // Our own memory through the kernel: needs no pointer into a place that Rust does not know.
     let memory = std::fs::OpenOptions::new().write(true).open("/proc/self/mem")?;
     for (offset, masked) in masked(&arguments, secrets) {

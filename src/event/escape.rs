@@ -2,6 +2,7 @@
 //!
 //! Owns the table of characters that are never written raw. Knows no event.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 
@@ -48,6 +49,16 @@ pub fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     push(&mut out, text, is_hidden);
     out
+}
+
+/// A text of at most `most` bytes: a longer one is cut and ends in `…`.
+#[must_use]
+pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(most)]))
+    }
 }
 
 /// A value as one line of JSON whose strings went through the escaper.
