@@ -3,16 +3,21 @@
 //! Owns the driver and the threads around it, the only clock of the client and the only `select!`. The protocol is
 //! `session`'s, links are `transport`'s, the directory is the mailbox's.
 
+mod credit;
 mod driver;
 mod journal;
 mod memory;
+mod noise;
 /// What a channel is started with.
 pub mod options;
+mod printer;
 mod reader;
 mod report;
 mod sending;
 mod start;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use agent_wormhole_mount::dir::OpenError;
 

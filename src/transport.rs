@@ -4,12 +4,9 @@
 //! reconnects and notices silence, and it knows nothing of what a frame says.
 
 mod backoff;
-/// Direct TCP.
 pub mod direct;
-/// The relay that the sessions of one machine share.
 pub mod local;
 mod outbox;
-/// Through a relay.
 pub mod relay;
 mod tcp;
 

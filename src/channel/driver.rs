@@ -5,36 +5,45 @@
 //! another arm: two ends that are both full would wait for each other.
 
 mod closing;
+mod link;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent_wormhole_mount::{Ctl, EntryId, LeftOut, Mailbox, OutboxEvent, Outcome};
+use agent_wormhole_mount::{Content, Ctl, EntryId, LeftOut, Mailbox, OutboxEvent, Outcome};
 use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, error::TrySendError};
 
 use self::closing::{Closing, DRAIN, PEER_CLOSED};
+use self::link::detached;
 use super::Ending;
+use super::credit::Credit;
+use super::noise::Noise;
 use super::reader::{Read, Reader};
 use super::report::Report;
 use super::sending::{Ended, Sending};
 use super::store::{Done, Job, Store};
+use crate::event::escape::shortened;
 use crate::event::state::Phase;
-use crate::event::{RefusedEvent, Side, StatusEvent, TransportKind};
+use crate::event::{MAX_FOREIGN_NAME, RefusedEvent, Side, StatusEvent, TransportKind};
 use crate::frame::CloseReason;
-use crate::item::{Lane, Refusal};
-use crate::session::{Link, LinkLimits, Session, SessionError, SessionEvent};
-use crate::transport::{
-    Control, Farewell, MAX_LEGACY_FRAME, OutFrame, Transport, TransportError, TransportEvent,
-};
+use crate::item::Refusal;
+use crate::session::{Role, Session, SessionEvent};
+use crate::transport::{Control, Farewell, MAX_LEGACY_FRAME, OutFrame, Transport};
 
-/// Offers of the mailbox that may be unanswered at once: texts of a mebibyte each at the worst.
-const CREDIT: usize = 128;
 /// `status.json` is written at most this often.
 const STATUS: Duration = Duration::from_millis(200);
 
 /// Where nothing is due the clock is looked at this often.
 const NOTHING_DUE: Duration = Duration::from_secs(3600);
+/// What a peer sent stays this long after it has closed, unless this end closes sooner: the inactivity limit.
+const KEPT: Duration = Duration::from_secs(3600);
+
+/// The driver's clock, which tests can stop. It stands still while the machine sleeps (`CLOCK_MONOTONIC`): the
+/// inactivity limit counts waking hours, and a peer that was gone meanwhile is noticed after waking.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
 
 /// What happens outside of the channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +81,9 @@ pub(super) struct Driver {
     frame: Option<Bytes>,
     /// Frames that were given to the transport for this link.
     given: u64,
+    /// Length of the last frame that came.
+    came: usize,
     connected: bool,
-    legacy: bool,
     closing: Option<Closing>,
     /// The session is over.
     over: bool,
@@ -84,6 +94,10 @@ pub(super) struct Driver {
     peer_ending: Option<Ending>,
     status_at: Option<Instant>,
     throttled: bool,
+    credit: Credit,
+    noise: Noise,
+    /// After the peer's close, this end closes by itself then.
+    kept_until: Option<Instant>,
 }
 
 /// What a channel is made of.
@@ -114,21 +128,24 @@ impl Driver {
             link: None,
             frame: None,
             given: 0,
+            came: 0,
             connected: false,
-            legacy: false,
             closing: None,
             over: false,
             unlinked: false,
             let_go: None,
             peer_ending: None,
-            status_at: Some(Instant::now()),
+            status_at: Some(now()),
             throttled: false,
+            credit: Credit::default(),
+            noise: Noise::new(now()),
+            kept_until: None,
         }
     }
 
     /// Runs the channel to its end.
     pub(super) async fn run(&mut self, inputs: &mut Inputs) -> Ending {
-        let sleep = tokio::time::sleep_until(Instant::now().into());
+        let sleep = tokio::time::sleep_until(now().into());
         tokio::pin!(sleep);
         let frames = self.transport.frames.clone();
         loop {
@@ -136,12 +153,12 @@ impl Driver {
             if self.over {
                 return self.closing.map_or(Ending::Internal, |closing| closing.ending);
             }
-            let at = self.next_time().unwrap_or_else(|| Instant::now() + NOTHING_DUE);
+            let at = self.next_time().unwrap_or_else(|| now() + NOTHING_DUE);
             sleep.as_mut().reset(at.into());
             tokio::select! {
-                event = self.transport.events.recv(), if !self.unlinked => match event {
+                event = self.transport.events.recv(), if !self.unlinked && self.may_take() => match event {
                     Some(event) => self.on_transport(event),
-                    None => self.unlinked = true,
+                    None => self.on_transport_end(),
                 },
                 permit = frames.reserve(), if self.frame.is_some() && !self.unlinked => {
                     match (permit, self.frame.take(), self.link) {
@@ -149,7 +166,8 @@ impl Driver {
                             permit.send(OutFrame { link, bytes });
                             self.given += 1;
                         }
-                        (Err(_), ..) => self.unlinked = true,
+                        // The transport has ended: its events say why.
+                        (Err(_), ..) => self.link = None,
                         _ => {}
                     }
                 }
@@ -165,7 +183,7 @@ impl Driver {
     /// Carries out what the session has decided, until it has nothing more.
     fn pump(&mut self) {
         loop {
-            let now = Instant::now();
+            let now = now();
             while let Some(event) = self.session.poll_event() {
                 self.on_session(event);
             }
@@ -195,27 +213,41 @@ impl Driver {
     fn next_time(&self) -> Option<Instant> {
         let closing = self.closing.filter(|closing| !closing.said).map(|closing| closing.deadline);
         let patience = self.patience.filter(|_| !self.connected && self.closing.is_none());
-        [self.session.poll_timeout(), closing, patience, self.status_at, self.let_go]
-            .into_iter()
-            .flatten()
-            .min()
+        let kept = self.kept_until.filter(|_| self.closing.is_none());
+        let own = [closing, patience, self.status_at, self.let_go, kept, self.noise.due()];
+        own.into_iter().chain([self.session.poll_timeout()]).flatten().min()
     }
 
     fn on_time(&mut self) {
-        let now = Instant::now();
+        let now = now();
         let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if passed(self.session.poll_timeout()) {
             self.session.handle_timeout(now);
         }
         if passed(self.patience) && !self.connected && self.closing.is_none() {
-            self.tell(StatusEvent::Timeout(Some(
-                "nobody connected in time; host again for a new code".into(),
-            )));
+            let why = match self.session.role() {
+                Role::Host => "nobody connected in time; host again for a new code",
+                Role::Peer => {
+                    "the host did not answer in time; check that it is still there, or ask for a new code"
+                }
+            };
+            self.tell(StatusEvent::Timeout(Some(why.into())));
             self.end(Ending::Timeout, Farewell::Lonely);
         }
         if passed(self.let_go) {
             self.let_go = None;
             self.farewell(Farewell::Happy);
+        }
+        if passed(self.kept_until) && self.closing.is_none() {
+            self.idle("the peer closed an hour ago");
+        }
+        if passed(self.noise.due())
+            && let Some((status, merged)) = self.noise.release(now)
+        {
+            if merged > 0 {
+                self.tell(StatusEvent::Burst { count: merged });
+            }
+            self.tell(status);
         }
         if passed(self.status_at) {
             self.status_at = None;
@@ -225,14 +257,42 @@ impl Driver {
 
     /// `status.json` is written soon.
     fn changed(&mut self) {
-        self.status_at.get_or_insert_with(|| Instant::now() + STATUS);
+        self.status_at.get_or_insert_with(|| now() + STATUS);
+    }
+
+    /// Whether a frame more may come in. Of what comes after the goodbye nothing is kept.
+    fn may_take(&self) -> bool {
+        self.closing.is_some_and(|closing| closing.said) || self.store.has_room()
+    }
+
+    fn idle(&mut self, why: &str) {
+        self.tell(StatusEvent::Timeout(Some(format!(
+            "{why}; open a new channel where there is more to say"
+        ))));
+        self.close(Ending::Timeout, Duration::ZERO);
+    }
+
+    /// Tells what somebody else may cause as often as they like.
+    fn murmur(&mut self, status: StatusEvent) {
+        if let Some(status) = self.noise.pass(status, now()) {
+            self.tell(status);
+        }
+        self.changed();
+    }
+
+    /// What waits to be told is not true any more: only its number is told.
+    fn hush(&mut self) {
+        let count = self.noise.forget();
+        if count > 0 {
+            self.tell(StatusEvent::Burst { count });
+        }
     }
 
     fn write_status(&mut self) {
         let in_flight = self.sending.in_flight(&self.session, crate::event::state::MAX_LISTED);
         let moving = !in_flight.0.is_empty();
         match self.report.render(in_flight) {
-            Ok(json) => self.store.give(Lane::Prompt, Job::Status(json)),
+            Ok(json) => self.store.write_status(json),
             Err(error) => tracing::warn!(%error, "status.json could not be rendered"),
         }
         if moving {
@@ -240,7 +300,12 @@ impl Driver {
         }
     }
 
+    /// What an end that closes, or whose peer has closed, is doing does not change any more.
     fn phase(&mut self, phase: Phase) {
+        let later = matches!(phase, Phase::Closing) || self.closing.is_none() && self.peer_ending.is_none();
+        if !later {
+            return;
+        }
         self.report.phase(phase);
         self.changed();
     }
@@ -248,106 +313,6 @@ impl Driver {
     fn tell(&mut self, status: StatusEvent) {
         self.store.tell(status);
         self.changed();
-    }
-
-    fn on_transport(&mut self, event: TransportEvent) {
-        let now = Instant::now();
-        match event {
-            TransportEvent::Up { link, limits, greeted } => {
-                let limits = LinkLimits {
-                    max_frame: limits.max_frame,
-                    messages_per_minute: limits.messages_per_minute,
-                };
-                self.report.limits(limits.max_frame, limits.messages_per_minute);
-                self.link = Some(link);
-                self.frame = None;
-                self.given = 0;
-                let taken = self.session.handle_link(Link::Up { limits, greeted }, now);
-                if self.connected && self.closing.is_none() && self.peer_ending.is_none() {
-                    self.tell(StatusEvent::Reconnected(None));
-                    self.phase(Phase::Connected);
-                }
-                self.check(taken);
-            }
-            TransportEvent::Frame(frame) => {
-                let taken = self.session.handle_frame(frame, now);
-                self.check(taken);
-            }
-            // One that speaks of fewer frames than were given is of an earlier moment.
-            TransportEvent::Drained { link, frames } => {
-                if self.link == Some(link) && self.frame.is_none() && frames == self.given {
-                    self.session.handle_drained();
-                }
-            }
-            TransportEvent::Down { why } => {
-                self.link = None;
-                self.frame = None;
-                let taken = self.session.handle_link(Link::Down, now);
-                self.check(taken);
-                if self.connected && self.closing.is_none() && self.peer_ending.is_none() {
-                    self.tell(StatusEvent::Reconnecting(Some(why)));
-                    self.phase(Phase::Reconnecting);
-                }
-            }
-            TransportEvent::Throttled if !self.throttled => {
-                self.throttled = true;
-                let why = "the relay's rate limit delays this channel; nothing is lost";
-                self.tell(StatusEvent::Throttled(Some(why.into())));
-            }
-            TransportEvent::Throttled => {}
-            TransportEvent::Failed(error) => self.on_transport_failure(error),
-        }
-    }
-
-    fn on_transport_failure(&mut self, error: TransportError) {
-        self.link = None;
-        if self.peer_ending.is_some() || self.closing.is_some() {
-            return;
-        }
-        let why = Some(error.to_string());
-        match error {
-            TransportError::LegacyEnd => {
-                self.peer_closed(Ending::Done, StatusEvent::PeerClosed(Some("the peer has gone".into())));
-                return;
-            }
-            TransportError::NameplateLost => self.tell(StatusEvent::NameplateLost(why)),
-            TransportError::Unreachable(_)
-            | TransportError::Refused(_)
-            | TransportError::EndedEarly
-            | TransportError::FrameTooSmall { .. } => self.tell(StatusEvent::ConnectionFailed(why)),
-        }
-        self.end(Ending::Unreachable, Farewell::Errory);
-    }
-
-    /// A fault ends the channel; the session has turned to its close and says why.
-    fn check(&mut self, taken: Result<(), SessionError>) {
-        let Err(error) = taken else { return };
-        if self.closing.is_some() {
-            return;
-        }
-        let why = Some(error.to_string());
-        self.session.close(CloseReason::Internal, Instant::now());
-        let ending = match error {
-            SessionError::Tampered => {
-                self.tell(StatusEvent::Tampered(why));
-                Ending::Protocol
-            }
-            SessionError::Peer(_) => {
-                self.tell(StatusEvent::PeerError(why));
-                Ending::Protocol
-            }
-            SessionError::FrameLimit => {
-                self.tell(StatusEvent::ConnectionFailed(why));
-                Ending::Unreachable
-            }
-            SessionError::UsedUp => {
-                self.tell(StatusEvent::Error(why));
-                Ending::Done
-            }
-        };
-        self.store.deafen();
-        self.phase(Phase::Closing);
-        self.closing = Some(Closing { ending, deadline: Instant::now(), idle: true, said: true });
     }
 
     fn on_session(&mut self, event: SessionEvent) {
@@ -359,7 +324,9 @@ impl Driver {
             SessionEvent::Unproven(why) => {
                 // The transport has ended: there is nobody to drop.
                 let _ = self.transport.control.send(Control::Release);
-                self.tell(StatusEvent::Waiting(Some(format!("somebody connected without the code ({why})"))));
+                self.murmur(StatusEvent::Waiting(Some(format!(
+                    "somebody connected without the code ({why})"
+                ))));
             }
             SessionEvent::HandshakeFailed(why) => {
                 let why = format!("{why}; the code cannot be used again, host a new channel");
@@ -375,13 +342,17 @@ impl Driver {
                 let ended = self.sending.left(id);
                 self.settled(ended, None);
             }
-            SessionEvent::Head(incoming) => {
+            SessionEvent::Head(mut incoming) => {
+                for name in &mut incoming.pending {
+                    *name = shortened(name, MAX_FOREIGN_NAME).into_owned();
+                }
+                incoming.head.inline = incoming.head.inline.map(|bytes| detached(bytes, self.came));
                 self.report.begin(&incoming);
                 self.store.give(incoming.head.lane(), Job::Begin(incoming));
                 self.changed();
             }
             SessionEvent::Chunk { id, bytes, last } => {
-                let lane = self.report.lane(id);
+                let (lane, bytes) = (self.report.lane(id), detached(bytes, self.came));
                 self.store.give(lane, Job::Chunk { id, bytes, last });
             }
             SessionEvent::Cancelled { id, reason } => {
@@ -390,39 +361,37 @@ impl Driver {
                 self.store.give(lane, Job::Drop(id, reason));
             }
             SessionEvent::PeerAway => {
-                self.tell(StatusEvent::PeerAway(Some(
-                    "nothing heard for 45 seconds; what is sent waits".into(),
-                )));
+                let why = "nothing heard for 45 seconds; what is sent waits";
+                self.murmur(StatusEvent::PeerAway(Some(why.into())));
                 self.phase(Phase::PeerAway);
             }
             SessionEvent::PeerBack => {
-                self.tell(StatusEvent::PeerBack(None));
+                self.murmur(StatusEvent::PeerBack(None));
                 self.phase(Phase::Connected);
             }
-            SessionEvent::Stalled(why) => self.tell(StatusEvent::Stalled(Some(why.into()))),
-            SessionEvent::Unreadable(why) => self.tell(StatusEvent::PeerError(Some(why.into()))),
-            SessionEvent::PeerClosed(reason) => self.on_peer_closed(reason),
-            SessionEvent::Idle => {
-                let why = "nothing was heard from the peer for an hour";
-                self.tell(StatusEvent::Timeout(Some(why.into())));
-                self.close(Ending::Timeout, Duration::ZERO);
+            SessionEvent::Stalled(why) => self.murmur(StatusEvent::Stalled(Some(why.into()))),
+            SessionEvent::Unreadable(why) => {
+                self.murmur(StatusEvent::PeerError(Some(format!("{why}; it was left out"))));
             }
+            SessionEvent::PeerClosed(reason) => self.on_peer_closed(reason),
+            SessionEvent::Idle => self.idle("nothing was heard from the peer for an hour"),
             SessionEvent::Closed => self.farewell_and_end(),
         }
     }
 
     fn on_connected(&mut self, protocol: u8, agent: Option<String>, proof: Control) {
         self.connected = true;
-        self.legacy = matches!(proof, Control::ProvenLegacy);
-        if self.legacy {
+        if matches!(proof, Control::ProvenLegacy) {
             self.report.limits(MAX_LEGACY_FRAME, 0);
         }
         // The transport has ended: it says so itself.
         let _ = self.transport.control.send(proof);
-        self.report.peer(agent.unwrap_or_default(), u32::from(protocol));
+        self.report.peer(agent.as_deref().unwrap_or_default(), u32::from(protocol));
+        // What there is to say of strangers is over.
+        self.hush();
         self.tell(StatusEvent::Connected { transport: self.kind, protocol: u32::from(protocol) });
         self.phase(Phase::Connected);
-        self.mailbox.allow(CREDIT);
+        self.allow();
     }
 
     fn on_peer_closed(&mut self, reason: CloseReason) {
@@ -440,15 +409,18 @@ impl Driver {
 
     /// What was received stays until this side closes; a fault ends both sides.
     fn peer_closed(&mut self, ending: Ending, status: StatusEvent) {
+        self.hush();
         self.tell(status);
         self.phase(Phase::PeerClosed);
         self.peer_ending = Some(ending);
-        self.let_go = Some(Instant::now() + PEER_CLOSED);
+        self.let_go = Some(now() + PEER_CLOSED);
+        self.kept_until = Some(now() + KEPT);
         // Whoever waits for a receipt waits no longer; the event says why, and `closed` names them.
         for entry in self.sending.abandon(&self.reader) {
             self.answer(entry, too_late());
         }
-        if ending == Ending::Protocol {
+        if ending == Ending::Protocol || self.closing.is_some() {
+            // Nothing more can be delivered: an own close has nothing to wait for.
             self.close(ending, Duration::ZERO);
         }
     }
@@ -466,22 +438,36 @@ impl Driver {
             self.tell(StatusEvent::Refused(RefusedEvent { by, id: Some(id.0), name, detail }));
         }
         if let Some(sent) = sent {
-            self.store.give(Lane::Prompt, Job::Sent(sent));
+            self.store.sent(sent);
         }
         self.answer(entry, outcome);
     }
 
     fn answer(&mut self, entry: EntryId, outcome: Outcome) {
+        self.credit.settled(entry);
         self.mailbox.settle(entry, outcome);
-        self.mailbox.allow(1);
+        self.allow();
         self.changed();
+    }
+
+    fn allow(&mut self) {
+        let more = self.credit.grant();
+        if more > 0 {
+            self.mailbox.allow(more);
+        }
     }
 
     fn on_outbox(&mut self, event: OutboxEvent) {
         match event {
-            OutboxEvent::Offer(offer) if self.peer_ending.is_some() => self.answer(offer.entry, too_late()),
             OutboxEvent::Offer(offer) => {
+                let bytes = if let Content::Whole(bytes) = &offer.content { bytes.len() } else { 0 };
+                self.credit.offered(offer.entry, bytes);
+                if self.peer_ending.is_some() {
+                    self.answer(offer.entry, too_late());
+                    return;
+                }
                 self.sending.offer(offer, &mut self.session);
+                self.allow();
                 self.changed();
             }
             OutboxEvent::Withdraw { entry } => self.sending.withdraw(entry, &mut self.session, &self.reader),
@@ -516,6 +502,8 @@ impl Driver {
                 self.report.end(id, result);
                 self.changed();
             }
+            // The loop looks at it.
+            Done::Room => {}
         }
     }
 

@@ -4,42 +4,49 @@
 //! like is `event`'s business. Called from the store's threads; the driver never waits for it.
 
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use agent_wormhole_mount::Mailbox;
 
 use super::options::Lines;
+use super::printer::Printer;
 use crate::event::{Event, Sent, Stamp, StatusEvent};
 
-/// The log is rotated beyond this many bytes.
+/// The log is rotated beyond this many bytes, once it is quiet; beyond twice as many at once.
 const MAX_LOG: u64 = 8 * 1024 * 1024;
-/// The log is rotated this long after its last line, so that a reader has it.
+/// A quiet log has had no line for this long: a reader has it all.
 const SETTLED: Duration = Duration::from_secs(2);
+/// The transcript takes no more beyond this many bytes: at 50 KB a second, the most that a peer can cause in the long
+/// run, it would fill a disk in a day.
+const MAX_TRANSCRIPT: u64 = 64 * 1024 * 1024;
 /// Events of the peer that may come at once: twice the files of a fair source tree.
-const BURST: u32 = 8192;
+const BURST: i64 = 8192;
 /// Events of the peer that may come in a second, in the long run.
-const BURST_REFILL: u32 = 100;
-/// Lines that wait for a reader of standard output; then the peer's items wait.
-const WAITING_LINES: usize = 1024;
+const BURST_REFILL: f64 = 100.0;
+/// Bytes of a line that count as one event: a longer line counts as several, so that bytes are bounded, too (4 MiB at
+/// once, 50 KB a second).
+const EVENT_BYTES: usize = 512;
 
 struct Inner {
-    seq: u64,
-    /// Events of the peer that may still come before some are counted only.
-    tokens: u32,
+    /// Events of the peer that may still come before some are counted only. A long line may leave a debt.
+    tokens: i64,
     refilled: Instant,
     burst: u64,
     log_size: u64,
+    transcript_size: u64,
     last_line: Instant,
-    out: Option<SyncSender<String>>,
-    printer: Option<JoinHandle<()>>,
 }
 
 /// See the module.
 pub(super) struct Journal {
     mailbox: Arc<dyn Mailbox>,
+    printer: Printer,
+    /// The number of the last line; changed under the lock, read without it.
+    seq: AtomicU64,
+    /// The mailbox did not take the last line.
+    failing: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -53,52 +60,51 @@ impl Journal {
         lines: Lines,
         unread: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
-        let (out, queue) = sync_channel(WAITING_LINES);
-        let printer =
-            std::thread::Builder::new().name("events".into()).spawn(move || print(lines, &queue, unread))?;
         let now = Instant::now();
-        let inner = Inner {
-            seq: 0,
-            tokens: BURST,
-            refilled: now,
-            burst: 0,
-            log_size: 0,
-            last_line: now,
-            out: Some(out),
-            printer: Some(printer),
-        };
-        Ok(Self { mailbox, inner: Mutex::new(inner) })
+        let inner =
+            Inner { tokens: BURST, refilled: now, burst: 0, log_size: 0, transcript_size: 0, last_line: now };
+        Ok(Self {
+            mailbox,
+            printer: Printer::start(lines, unread)?,
+            seq: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
+            inner: Mutex::new(inner),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of the last line.
+    /// The number of the last line. Never waits.
     pub(super) fn last_seq(&self) -> u64 {
-        self.lock().seq
+        self.seq.load(Ordering::Relaxed)
     }
 
-    /// Writes an event everywhere.
+    /// Writes an event everywhere. Waits where standard output is not read, and holds up nobody but its caller.
     pub(super) fn event(&self, event: &Event) {
+        self.printer.wait_for_room();
         let mut inner = self.lock();
         let by_peer = !matches!(event, Event::Status(status) if !matches!(status, StatusEvent::Refused(_)));
-        if by_peer && !inner.spend() {
+        if by_peer && !inner.may_come() {
             return;
         }
         self.rotate_if_due(&mut inner);
-        if by_peer {
+        // Nothing follows the last line.
+        if by_peer || matches!(event, Event::Status(StatusEvent::Closed(_))) {
             self.tell_burst(&mut inner);
         }
-        self.write(&mut inner, event);
+        let bytes = self.write(&mut inner, event);
+        if by_peer {
+            inner.tokens -= i64::try_from(bytes.div_ceil(EVENT_BYTES)).unwrap_or(BURST);
+        }
     }
 
     /// Writes what this side sent into the transcript.
     pub(super) fn sent(&self, sent: &Sent) {
         let mut inner = self.lock();
-        inner.seq += 1;
-        let line = sent.to_line(Stamp { seq: inner.seq, at: SystemTime::now() });
-        self.check(self.mailbox.append_transcript(&line));
+        let line = sent.to_line(self.stamp());
+        self.transcribe(&mut inner, &line);
     }
 
     /// Whether [`Journal::tick`] has something to wait for.
@@ -111,23 +117,27 @@ impl Journal {
     pub(super) fn tick(&self) {
         let mut inner = self.lock();
         self.rotate_if_due(&mut inner);
-        if inner.burst > 0 && inner.spend() {
+        if inner.burst > 0 && inner.refill() > 0 {
+            inner.tokens -= 1;
             self.tell_burst(&mut inner);
         }
     }
 
-    /// Ends standard output: waits for its reader, at most as long as the reader takes for what is there.
-    pub(super) fn finish(&self) {
-        let printer = {
-            let mut inner = self.lock();
-            self.tell_burst(&mut inner);
-            inner.out = None;
-            inner.printer.take()
-        };
-        if let Some(printer) = printer {
-            // A panic of the printer was reported by its own hook.
-            let _ = printer.join();
+    /// The channel ends: nobody waits for a reader of standard output any more.
+    pub(super) fn release(&self) {
+        self.printer.release();
+    }
+
+    /// Ends standard output: its reader gets what is there, if it takes it in time.
+    pub(super) fn finish(&self, patience: Duration) {
+        if !self.printer.finish(patience) {
+            tracing::warn!("nobody read the last events on standard output");
         }
+    }
+
+    /// Under the lock alone: lines stand in the order of their numbers.
+    fn stamp(&self) -> Stamp {
+        Stamp { seq: self.seq.fetch_add(1, Ordering::Relaxed) + 1, at: SystemTime::now() }
     }
 
     fn tell_burst(&self, inner: &mut Inner) {
@@ -137,66 +147,68 @@ impl Journal {
         }
     }
 
-    fn write(&self, inner: &mut Inner, event: &Event) {
-        inner.seq += 1;
-        let stamp = Stamp { seq: inner.seq, at: SystemTime::now() };
+    /// How long the line was.
+    fn write(&self, inner: &mut Inner, event: &Event) -> usize {
+        let stamp = self.stamp();
         let line = event.to_log_line(stamp);
-        match self.mailbox.append_log(&line) {
-            Ok(size) => inner.log_size = size,
-            failed @ Err(_) => self.check(failed.map(drop)),
+        let logged = self.mailbox.append_log(&line);
+        if let Ok(size) = logged {
+            inner.log_size = size;
         }
-        self.check(self.mailbox.append_transcript(&line));
+        self.check(logged.map(drop));
+        self.transcribe(inner, &line);
         inner.last_line = Instant::now();
-        if let Some(out) = &inner.out {
-            // A printer that has ended has told the driver.
-            let _ = out.send(event.to_line(stamp));
+        self.printer.print(event.to_line(stamp));
+        line.len()
+    }
+
+    fn transcribe(&self, inner: &mut Inner, line: &str) {
+        if inner.transcript_size > MAX_TRANSCRIPT {
+            return;
+        }
+        inner.transcript_size += line.len() as u64 + 1;
+        self.check(self.mailbox.append_transcript(line));
+        if inner.transcript_size > MAX_TRANSCRIPT {
+            let why = format!("transcript.jsonl ends here: it has {MAX_TRANSCRIPT} bytes");
+            let last = Event::Status(StatusEvent::Error(Some(why))).to_log_line(self.stamp());
+            self.check(self.mailbox.append_transcript(&last));
         }
     }
 
     fn rotate_if_due(&self, inner: &mut Inner) {
-        if inner.log_size <= MAX_LOG || inner.last_line.elapsed() < SETTLED {
+        let quiet = inner.last_line.elapsed() >= SETTLED;
+        if inner.log_size <= MAX_LOG || !quiet && inner.log_size <= 2 * MAX_LOG {
             return;
         }
-        inner.seq += 1;
-        let stamp = Stamp { seq: inner.seq, at: SystemTime::now() };
-        let line = Event::Status(StatusEvent::Rotated).to_log_line(stamp);
+        let line = Event::Status(StatusEvent::Rotated).to_log_line(self.stamp());
         self.check(self.mailbox.rotate_log(&line));
         inner.log_size = line.len() as u64;
     }
 
     /// A log that cannot be written is no reason to lose an item: standard output still tells of it.
     fn check(&self, written: io::Result<()>) {
-        if let Err(error) = written {
-            tracing::warn!(%error, "an event could not be written into the mailbox");
+        let before = self.failing.swap(written.is_err(), Ordering::Relaxed);
+        if let (Err(error), false) = (written, before) {
+            tracing::warn!(%error, "events cannot be written into the mailbox");
         }
     }
 }
 
 impl Inner {
-    /// Takes a token; without one the event is counted.
-    fn spend(&mut self) -> bool {
-        let refill = self.refilled.elapsed().as_secs_f64() * f64::from(BURST_REFILL);
+    /// What there is to spend now.
+    fn refill(&mut self) -> i64 {
+        let refill = self.refilled.elapsed().as_secs_f64() * BURST_REFILL;
         if refill >= 1.0 {
-            self.tokens = BURST.min(self.tokens.saturating_add(refill as u32));
+            self.tokens = BURST.min(self.tokens.saturating_add(refill as i64));
             self.refilled = Instant::now();
         }
-        if self.tokens == 0 {
-            self.burst += 1;
-            return false;
-        }
-        self.tokens -= 1;
-        true
+        self.tokens
     }
-}
 
-fn print(mut lines: Lines, queue: &Receiver<String>, unread: impl FnOnce()) {
-    let mut unread = Some(unread);
-    while let Ok(line) = queue.recv() {
-        if unread.is_some()
-            && lines(&line).is_err()
-            && let Some(unread) = unread.take()
-        {
-            unread();
-        }
+    /// Whether an event of the peer may be told; else it is counted.
+    fn may_come(&mut self) -> bool {
+        let may = self.refill() > 0;
+        self.burst += u64::from(!may);
+        may
     }
 }

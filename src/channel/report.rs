@@ -10,8 +10,9 @@ use agent_wormhole_mount::{LeftOut, Mailbox};
 use jiff::Timestamp;
 
 use super::journal::Journal;
-use crate::event::TransportKind;
+use crate::event::escape::shortened;
 use crate::event::state::{ChannelState, Flow, InFlight, LeftOutState, Limits, MAX_LISTED, PeerState, Phase};
+use crate::event::{MAX_FOREIGN_NAME, TransportKind};
 use crate::item::{ItemId, Lane, Refusal};
 use crate::session::{Incoming, Role};
 
@@ -20,8 +21,10 @@ struct Arriving {
     size: Option<u64>,
     done: u64,
     lane: Lane,
-    member: bool,
 }
+
+/// Longest part of what the peer's program calls itself that is shown, in bytes.
+const MAX_AGENT: usize = 128;
 
 /// See the module.
 pub(super) struct Report {
@@ -60,7 +63,8 @@ impl Report {
         self.state.state = phase;
     }
 
-    pub(super) fn peer(&mut self, agent: String, protocol: u32) {
+    pub(super) fn peer(&mut self, agent: &str, protocol: u32) {
+        let agent = shortened(agent, MAX_AGENT).into_owned();
         self.state.peer = Some(PeerState { agent, protocol });
     }
 
@@ -94,17 +98,15 @@ impl Report {
 
     pub(super) fn begin(&mut self, incoming: &Incoming) {
         let head = &incoming.head;
-        let arriving = Arriving {
-            name: head.name.clone(),
-            size: head.size,
-            done: 0,
-            lane: head.lane(),
-            member: head.group.is_some(),
-        };
-        self.arriving.insert(incoming.id, arriving);
+        // Members are their group's affair. They have no receipt, so nothing would tell when to forget them.
+        if head.group.is_none() {
+            let name = shortened(&head.name, MAX_FOREIGN_NAME).into_owned();
+            let arriving = Arriving { name, size: head.size, done: 0, lane: head.lane() };
+            self.arriving.insert(incoming.id, arriving);
+        }
     }
 
-    /// The lane of an item under way.
+    /// The lane of an item under way. Members are bulk.
     pub(super) fn lane(&self, id: ItemId) -> Lane {
         self.arriving.get(&id).map_or(Lane::Bulk, |arriving| arriving.lane)
     }
@@ -116,15 +118,16 @@ impl Report {
     }
 
     pub(super) fn end(&mut self, id: ItemId, result: Result<u64, Refusal>) {
-        let Some(arriving) = self.arriving.remove(&id) else { return };
+        if self.arriving.remove(&id).is_none() {
+            return;
+        }
         let inbox = &mut self.state.inbox;
         match result {
-            Ok(_) if arriving.member => {}
             Ok(bytes) => {
                 inbox.items += 1;
                 inbox.bytes += bytes;
             }
-            Err(_) => inbox.refused += u64::from(!arriving.member),
+            Err(_) => inbox.refused += 1,
         }
     }
 
@@ -133,15 +136,14 @@ impl Report {
         self.state.last_seq = self.journal.last_seq();
         self.state.updated = utc(SystemTime::now());
         self.state.outbox = Flow { in_flight: sending, in_flight_more: more, ..self.state.outbox.clone() };
-        let arriving = self.arriving.iter().filter(|(_, arriving)| !arriving.member);
-        let listed = arriving.clone().take(MAX_LISTED).map(|(id, arriving)| InFlight {
+        let listed = self.arriving.iter().take(MAX_LISTED).map(|(id, arriving)| InFlight {
             id: id.0,
             name: arriving.name.clone(),
             size: arriving.size,
             done: arriving.done,
         });
         self.state.inbox.in_flight = listed.collect();
-        self.state.inbox.in_flight_more = arriving.count().saturating_sub(MAX_LISTED) as u64;
+        self.state.inbox.in_flight_more = self.arriving.len().saturating_sub(MAX_LISTED) as u64;
         self.state.to_json()
     }
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::driver::{Driver, Inputs, Notice, Parts};
 use super::journal::Journal;
-use super::options::{End, HostLink, MountChoice, Options, PeerLink};
+use super::options::{End, HostLink, Lines, MountChoice, Options, PeerLink};
 use super::reader::Reader;
 use super::report::Report;
 use super::store::Store;
@@ -32,6 +32,9 @@ use crate::transport::{Transport, TransportError, direct, relay};
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// A peer waits this long for the handshake: its own limits end it sooner.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(120);
+
+/// After the end, the reader of standard output gets this long for what waits.
+const LAST_READ: Duration = Duration::from_secs(5);
 
 /// A link on its way, and what it is for.
 struct Linked {
@@ -59,10 +62,18 @@ pub fn run(options: Options) -> Result<Ending, ChannelError> {
 }
 
 async fn channel(mut options: Options) -> Result<Ending, ChannelError> {
-    let notices = signals().map_err(ChannelError::Runtime)?;
-    let linked = match link(&mut options).await {
+    let (notice, mut notices) = signals().map_err(ChannelError::Runtime)?;
+    if let Some(until_unread) = options.unread.take() {
+        watch(until_unread, notice.clone());
+    }
+    let patience = options.timeout.unwrap_or(match options.end {
+        End::Host(_) => PATIENCE,
+        End::Connect { .. } => CONNECT_PATIENCE,
+    });
+    let deadline = Instant::now().checked_add(patience);
+    let linked = match reach(&mut options, patience, &mut notices).await {
         Ok(linked) => linked,
-        Err(error) => return Ok(unlinked(&mut options, &error)),
+        Err(ending) => return Ok(ending),
     };
     let place = options.runtime.register(&NewChannel {
         nameplate: linked.code.nameplate.as_str(),
@@ -74,7 +85,7 @@ async fn channel(mut options: Options) -> Result<Ending, ChannelError> {
     })?;
     let (outlet, outbox) = unbounded_channel();
     let mailbox = open_mailbox(&options, &place, outlet)?;
-    let ending = within(linked, options, &mailbox, outbox, notices).await;
+    let ending = within(linked, options.lines, deadline, &mailbox, outbox, (notice, notices)).await;
     if let Err(error) = mailbox.close() {
         tracing::warn!(%error, "the mailbox could not be removed whole; the next command tries again");
     }
@@ -99,20 +110,16 @@ fn open_mailbox(
 /// The channel between the making of its mailbox and the taking away.
 async fn within(
     linked: Linked,
-    mut options: Options,
+    lines: Lines,
+    patience: Option<Instant>,
     mailbox: &Arc<dyn Mailbox>,
     outbox: UnboundedReceiver<OutboxEvent>,
     (notice, notices): (UnboundedSender<Notice>, UnboundedReceiver<Notice>),
 ) -> Result<Ending, ChannelError> {
     let Linked { role, code, session, transport, kind, via } = linked;
-    let unread = notice.clone();
-    let lines = std::mem::replace(&mut options.lines, Box::new(|_| Ok(())));
-    let journal = Journal::new(Arc::clone(mailbox), lines, move || notify(&unread, Notice::Unread))
+    let journal = Journal::new(Arc::clone(mailbox), lines, move || notify(&notice, Notice::Unread))
         .map_err(ChannelError::Runtime)?;
     let journal = Arc::new(journal);
-    if let Some(until_unread) = options.unread.take() {
-        watch(until_unread, notice);
-    }
     journal.event(&Event::Status(StatusEvent::Channel(ChannelEvent {
         code: (role == Role::Host).then(|| Zeroizing::new(code.secret.reveal().to_owned())),
         nameplate: code.nameplate.to_string(),
@@ -126,8 +133,6 @@ async fn within(
     let report = Report::new(code.nameplate.as_str(), role, kind, mailbox.as_ref(), Arc::clone(&journal));
     // From here on the session alone holds what is secret.
     drop(code);
-    let patience = options.timeout.unwrap_or(if role == Role::Host { PATIENCE } else { CONNECT_PATIENCE });
-    let patience = Instant::now().checked_add(patience);
     let mailbox = Arc::clone(mailbox);
     let mut driver =
         Driver::new(Parts { session, transport, mailbox, store, reader, kind, report, patience });
@@ -138,7 +143,7 @@ async fn within(
 }
 
 /// Names what is not known to have arrived, in the last line and in the exit code.
-async fn finish(driver: Driver, journal: &Journal, ending: Ending) -> Ending {
+pub(super) async fn finish(driver: Driver, journal: &Journal, ending: Ending) -> Ending {
     let Driver { store, mailbox, .. } = driver;
     store.settle().await;
     store.finish();
@@ -148,16 +153,34 @@ async fn finish(driver: Driver, journal: &Journal, ending: Ending) -> Ending {
     let closed =
         ClosedEvent { detail: ending.detail().map(str::to_owned), undelivered, undelivered_more: more };
     journal.event(&Event::Status(StatusEvent::Closed(closed)));
-    journal.finish();
+    journal.finish(LAST_READ);
     ending
 }
 
-/// Tells why there is no channel; there is no mailbox yet to write it into.
-fn unlinked(options: &mut Options, error: &TransportError) -> Ending {
-    let event = Event::Status(StatusEvent::ConnectionFailed(Some(error.to_string())));
-    // Nobody reads it: the exit code says it, too.
-    let _ = (options.lines)(&event.to_line(Stamp { seq: 1, at: SystemTime::now() }));
-    Ending::Unreachable
+/// The link, unless it cannot be had, takes too long, or is not wanted any more.
+async fn reach(
+    options: &mut Options,
+    patience: Duration,
+    notices: &mut UnboundedReceiver<Notice>,
+) -> Result<Linked, Ending> {
+    let (status, ending) = tokio::select! {
+        linked = link(options) => match linked {
+            Ok(linked) => return Ok(linked),
+            Err(error) => (StatusEvent::ConnectionFailed(Some(error.to_string())), Ending::Unreachable),
+        },
+        Some(notice) = notices.recv() => {
+            let ending = if notice == Notice::Interrupt { Ending::Interrupted } else { Ending::Done };
+            let detail = ending.detail().map(str::to_owned);
+            (StatusEvent::Closed(ClosedEvent { detail, ..ClosedEvent::default() }), ending)
+        }
+        () = tokio::time::sleep(patience) => {
+            let why = "the relay did not answer in time; check its address and the network, or give a longer --timeout";
+            (StatusEvent::Timeout(Some(why.into())), Ending::Timeout)
+        }
+    };
+    // There is no mailbox yet to write it into. Nobody reads it: the exit code says it, too.
+    let _ = (options.lines)(&Event::Status(status).to_line(Stamp { seq: 1, at: SystemTime::now() }));
+    Err(ending)
 }
 
 async fn link(options: &mut Options) -> Result<Linked, TransportError> {
@@ -245,4 +268,57 @@ fn signals() -> std::io::Result<(UnboundedSender<Notice>, UnboundedReceiver<Noti
         tokio::spawn(async move { while signal.recv().await.is_some() && sender.send(notice).is_ok() {} });
     }
     Ok((sender, receiver))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(relay: &str) -> (Options, std::sync::mpsc::Receiver<String>, tempfile::TempDir) {
+        let place = tempfile::tempdir().unwrap();
+        let (told, lines) = std::sync::mpsc::channel();
+        let options = Options {
+            end: End::Host(HostLink::Relay(Relay::Url(relay.to_owned()))),
+            dir: None,
+            mount: MountChoice::Dir,
+            inbox_limit: None,
+            timeout: None,
+            runtime: RuntimeDir::at(&place.path().join("run")).unwrap(),
+            cwd: place.path().to_owned(),
+            lines: Box::new(move |line| told.send(line.to_owned()).map_err(std::io::Error::other)),
+            unread: None,
+        };
+        (options, lines, place)
+    }
+
+    /// A relay that takes connections and never says a word.
+    async fn silent_relay() -> (tokio::net::TcpListener, String) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        (listener, url)
+    }
+
+    #[tokio::test]
+    async fn who_interrupts_the_first_attempt_does_not_wait_for_the_relay() {
+        let (relay, url) = silent_relay().await;
+        let (mut options, lines, _place) = host(&url);
+        let (notice, mut notices) = unbounded_channel();
+        let (ending, _connection) = tokio::join!(reach(&mut options, PATIENCE, &mut notices), async {
+            let connection = relay.accept().await.unwrap();
+            notice.send(Notice::Interrupt).unwrap();
+            connection
+        });
+        assert_eq!(ending.err(), Some(Ending::Interrupted));
+        assert!(lines.recv().unwrap().contains(r#""event":"closed","detail":"interrupted""#));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_attempt_counts_against_the_timeout() {
+        let (_relay, url) = silent_relay().await;
+        let (mut options, lines, _place) = host(&url);
+        let (_notice, mut notices) = unbounded_channel();
+        let ending = reach(&mut options, Duration::from_secs(1), &mut notices).await;
+        assert_eq!(ending.err(), Some(Ending::Timeout));
+        assert!(lines.recv().unwrap().contains(r#""event":"timeout""#));
+    }
 }

@@ -1,12 +1,13 @@
-//! Two threads that put what the peer sent into the inbox, one for each lane.
+//! The threads that write: one for each lane of what the peer sent, one for what this end says about itself.
 //!
-//! Own the sinks of items under way and the order in which things become visible. A slow disk holds up its lane and
-//! nothing else: the driver never waits. Every item ends with one answer.
+//! Own the sinks of items under way and the order in which things become visible. A slow disk or an unread standard
+//! output holds up its lane and nothing else: the driver never waits, and `status.json` stays true. Every item ends with
+//! one answer.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +24,11 @@ use crate::session::Incoming;
 
 /// How often the journal is looked at while something waits in it.
 const TICK: Duration = Duration::from_millis(500);
+/// What waits for a disk or a reader of standard output, in bytes at most; then frames wait. A peer that keeps to its
+/// grants and takes nothing back has 10 MiB on the way; what it takes back, and what a 0.1 peer sends, no grant bounds.
+const MAX_WAITING: usize = 16 * 1024 * 1024;
+/// What a job holds beside the peer's bytes, in bytes.
+const JOB: usize = 256;
 
 /// Work for a lane.
 pub(super) enum Job {
@@ -43,10 +49,25 @@ pub(super) enum Job {
     Event(Event),
     /// Something this side sent was delivered.
     Sent(Sent),
-    /// A new `status.json`.
-    Status(String),
+    /// A new `status.json` is in [`Store::status`].
+    Status,
     /// Everything before has been done.
     Barrier(oneshot::Sender<()>),
+}
+
+impl Job {
+    /// Bytes that it holds while it waits.
+    fn weight(&self) -> usize {
+        let theirs = match self {
+            Self::Begin(Incoming { head, pending, .. }) => {
+                let inline = head.inline.as_ref().map_or(0, Bytes::len);
+                head.name.len() + inline + pending.iter().map(String::len).sum::<usize>()
+            }
+            Self::Chunk { bytes, .. } => bytes.len(),
+            Self::Drop(..) | Self::Event(_) | Self::Sent(_) | Self::Status | Self::Barrier(_) => 0,
+        };
+        JOB + theirs
+    }
 }
 
 /// What a lane answers.
@@ -66,17 +87,31 @@ pub(super) enum Done {
         /// Bytes of it, or why it is not there.
         result: Result<u64, Refusal>,
     },
+    /// [`Store::has_room`] again.
+    Room,
 }
 
-/// Both lanes.
+/// The newest `status.json` that is not written yet. One slot: what a slow disk did not get to see is not missed.
+type Slot = Arc<Mutex<Option<String>>>;
+
+fn take_slot(slot: &Slot) -> MutexGuard<'_, Option<String>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All three threads.
 pub(super) struct Store {
-    lanes: [Sender<Job>; 2],
+    /// Prompt, bulk, and this end's own affairs.
+    desks: [Sender<Job>; 3],
+    /// Bytes of the jobs that are not done.
+    waiting: Arc<AtomicUsize>,
+    status: Slot,
+    journal: Arc<Journal>,
     threads: Vec<JoinHandle<()>>,
     deaf: Arc<AtomicBool>,
 }
 
 impl Store {
-    /// Starts both threads.
+    /// Starts the threads.
     ///
     /// # Errors
     /// Where no thread can be had.
@@ -86,6 +121,8 @@ impl Store {
         done: &UnboundedSender<Done>,
     ) -> std::io::Result<Self> {
         let deaf = Arc::new(AtomicBool::new(false));
+        let status = Slot::default();
+        let waiting = Arc::new(AtomicUsize::new(0));
         let mut threads = Vec::new();
         let mut start = |name: &str| {
             let (jobs, queue) = channel();
@@ -94,22 +131,50 @@ impl Store {
                 journal: Arc::clone(journal),
                 done: done.clone(),
                 deaf: Arc::clone(&deaf),
+                status: Arc::clone(&status),
+                waiting: Arc::clone(&waiting),
                 items: HashMap::new(),
                 groups: HashMap::new(),
             };
             threads.push(thread::Builder::new().name(name.into()).spawn(move || worker.run(&queue))?);
             Ok::<_, std::io::Error>(jobs)
         };
-        let lanes = [start("inbox-prompt")?, start("inbox-bulk")?];
-        Ok(Self { lanes, threads, deaf })
+        let desks = [start("inbox-prompt")?, start("inbox-bulk")?, start("own-affairs")?];
+        Ok(Self { desks, waiting, status, journal: Arc::clone(journal), threads, deaf })
     }
 
     /// Gives work to the lane that it belongs to.
     pub(super) fn give(&self, lane: Lane, job: Job) {
-        let [prompt, bulk] = &self.lanes;
-        let sender = if lane == Lane::Prompt { prompt } else { bulk };
+        let [prompt, bulk, _] = &self.desks;
+        self.put(if lane == Lane::Prompt { prompt } else { bulk }, job);
+    }
+
+    fn give_own(&self, job: Job) {
+        let [.., own] = &self.desks;
+        self.put(own, job);
+    }
+
+    fn put(&self, desk: &Sender<Job>, job: Job) {
+        self.waiting.fetch_add(job.weight(), Ordering::AcqRel);
         // A lane that panicked has nobody to work for it; its items stay unanswered, which is the truth.
-        let _ = sender.send(job);
+        let _ = desk.send(job);
+    }
+
+    /// Whether more of what the peer sends may be given. [`Done::Room`] says when it may again.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) < MAX_WAITING
+    }
+
+    /// Writes down what was delivered.
+    pub(super) fn sent(&self, sent: Sent) {
+        self.give_own(Job::Sent(sent));
+    }
+
+    /// Writes `status.json`; one that was not written yet is left out.
+    pub(super) fn write_status(&self, json: String) {
+        if take_slot(&self.status).replace(json).is_none() {
+            self.give_own(Job::Status);
+        }
     }
 
     /// Tells of something, after what the prompt lane has before it.
@@ -122,19 +187,25 @@ impl Store {
         self.deaf.store(true, Ordering::Release);
     }
 
-    /// Waits until both lanes have done what they were given so far.
+    /// The channel closes: nothing waits for a reader of standard output any more.
+    pub(super) fn release(&self) {
+        self.journal.release();
+    }
+
+    /// Waits until all have done what they were given so far, but not for a reader of standard output.
     pub(super) async fn settle(&self) {
-        for lane in [Lane::Bulk, Lane::Prompt] {
+        self.release();
+        for desk in &self.desks {
             let (told, settled) = oneshot::channel();
-            self.give(lane, Job::Barrier(told));
+            self.put(desk, Job::Barrier(told));
             // An error is a lane that has ended: it has done what it could.
             let _ = settled.await;
         }
     }
 
-    /// Ends both threads after what they were given.
+    /// Ends the threads after what they were given.
     pub(super) fn finish(self) {
-        drop(self.lanes);
+        drop(self.desks);
         for thread in self.threads {
             let _ = thread.join();
         }
@@ -164,6 +235,8 @@ struct Worker {
     journal: Arc<Journal>,
     done: UnboundedSender<Done>,
     deaf: Arc<AtomicBool>,
+    status: Slot,
+    waiting: Arc<AtomicUsize>,
     items: HashMap<ItemId, Writing>,
     groups: HashMap<ItemId, Grouping>,
 }
@@ -186,7 +259,12 @@ impl Worker {
                     Err(_) => return,
                 }
             };
+            let weight = job.weight();
             self.work(job);
+            let before = self.waiting.fetch_sub(weight, Ordering::AcqRel);
+            if before >= MAX_WAITING && before - weight < MAX_WAITING {
+                self.answer(Done::Room);
+            }
         }
     }
 
@@ -197,9 +275,10 @@ impl Worker {
             Job::Drop(id, reason) => self.drop_item(id, reason),
             Job::Event(event) => self.journal.event(&event),
             Job::Sent(sent) => self.journal.sent(&sent),
-            Job::Status(json) => {
-                if let Err(error) = self.mailbox.write_status(&json) {
-                    tracing::warn!(%error, "status.json could not be written");
+            Job::Status => {
+                let newest = take_slot(&self.status).take();
+                if let Some(Err(error)) = newest.map(|json| self.mailbox.write_status(&json)) {
+                    tracing::debug!(%error, "status.json could not be written");
                 }
             }
             Job::Barrier(told) => drop(told.send(())),

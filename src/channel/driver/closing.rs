@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Driver, Notice};
+use super::{Driver, Notice, now};
 use crate::channel::Ending;
 use crate::event::state::Phase;
 use crate::frame::CloseReason;
@@ -39,8 +39,12 @@ impl Driver {
 
     /// Begins to close: what is in the outbox still goes, for as long as `drain`.
     pub(super) fn close(&mut self, ending: Ending, drain: Duration) {
-        let now = Instant::now();
+        let now = now();
+        self.store.release();
         if let Some(closing) = &mut self.closing {
+            if ending == Ending::Protocol {
+                closing.ending = ending;
+            }
             closing.deadline = closing.deadline.min(now + drain);
             return;
         }
@@ -48,6 +52,7 @@ impl Driver {
         let drain = if self.connected && self.peer_ending.is_none() { drain } else { Duration::ZERO };
         let ending = self.peer_ending.filter(|peer| *peer != Ending::Done).unwrap_or(ending);
         self.closing = Some(Closing { ending, deadline: now + drain, idle: false, said: false });
+        self.hush();
         self.phase(Phase::Closing);
         if drain > Duration::ZERO {
             self.session.drain();
@@ -61,7 +66,7 @@ impl Driver {
         if closing.said {
             return;
         }
-        let now = Instant::now();
+        let now = now();
         let backlog = self.session.backlog();
         let drained = closing.idle && backlog.unreceipted == 0 && backlog.unacknowledged == 0;
         if drained || now >= closing.deadline {
@@ -97,14 +102,14 @@ impl Driver {
 
     /// Ends without a goodbye of the session: there is nobody to say it to.
     pub(super) fn end(&mut self, ending: Ending, farewell: Farewell) {
-        while let Some(bytes) = self.session.poll_transmit(Instant::now()) {
+        while let Some(bytes) = self.session.poll_transmit(now()) {
             let Some(link) = self.link else { break };
             // A full queue: the other end learns it from the end of the link.
             if self.transport.frames.try_send(OutFrame { link, bytes }).is_err() {
                 break;
             }
         }
-        let closing = Closing { ending, deadline: Instant::now(), idle: true, said: true };
+        let closing = Closing { ending, deadline: now(), idle: true, said: true };
         self.closing.get_or_insert(closing);
         self.farewell(farewell);
         self.over = true;

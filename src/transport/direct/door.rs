@@ -131,7 +131,9 @@ impl Door {
     /// The oldest connection leaves of those from where the most are.
     fn make_room(&mut self) {
         let origins: Vec<Origin> = self.unproven.iter().map(|unproven| unproven.from).collect();
-        let Some(oldest) = superfluous(&origins).and_then(|index| self.unproven.remove(index)) else { return };
+        let Some(oldest) = superfluous(&origins).and_then(|index| self.unproven.remove(index)) else {
+            return;
+        };
         tracing::debug!("too many unproven connections: the oldest of the largest crowd goes");
         oldest.task.abort();
         self.passed.retain(|(serial, _)| *serial != oldest.serial);

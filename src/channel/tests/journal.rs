@@ -1,0 +1,89 @@
+//! What a peer can make the log say, and a reader of standard output that is slow or gone.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Memory, Shared, unread};
+use crate::channel::journal::Journal;
+use crate::event::{ClosedEvent, Event, StatusEvent, TextEvent};
+
+fn journal(lines: crate::channel::options::Lines) -> (Arc<Journal>, Arc<Memory>) {
+    let memory = Arc::new(Memory::default());
+    let journal = Journal::new(Arc::new(Shared(Arc::clone(&memory))), lines, || {}).unwrap();
+    (Arc::new(journal), memory)
+}
+
+fn text(body: &str) -> Event {
+    Event::Text(TextEvent { body: Some(body.to_owned()), ..TextEvent::default() })
+}
+
+#[test]
+fn a_reader_that_never_reads_holds_up_neither_the_status_nor_the_end() {
+    let (lines, _hold) = unread();
+    let (journal, memory) = journal(lines);
+    let writing = {
+        let journal = Arc::clone(&journal);
+        std::thread::spawn(move || (0..3000).for_each(|_| journal.event(&text("x"))))
+    };
+    while memory.log.lock().unwrap().len() < 1024 {
+        std::thread::yield_now();
+    }
+    assert!(journal.last_seq() >= 1024, "answered without the reader");
+    journal.tick();
+    journal.release();
+    writing.join().unwrap();
+    journal.finish(Duration::ZERO);
+    assert_eq!(memory.log.lock().unwrap().len(), 3000);
+}
+
+#[test]
+fn a_full_disk_behind_standard_output_does_not_end_the_channel() {
+    let (told, unread) = std::sync::mpsc::channel();
+    let (reached, end) = std::sync::mpsc::channel();
+    let mut kinds = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::BrokenPipe].into_iter();
+    let lines = move |_: &str| {
+        let kind = kinds.next().unwrap();
+        reached.send(kind).unwrap();
+        Err(kind.into())
+    };
+    let mailbox = Arc::new(Shared(Arc::default()));
+    let journal = Journal::new(mailbox, Box::new(lines), move || told.send(()).unwrap()).unwrap();
+    journal.event(&text("x"));
+    end.recv().unwrap();
+    assert!(unread.try_recv().is_err());
+    journal.event(&text("x"));
+    unread.recv().unwrap();
+}
+
+#[test]
+fn long_lines_count_as_several_and_a_busy_log_is_rotated_too() {
+    let (journal, memory) = journal(Box::new(|_| Ok(())));
+    let long = text(&"\u{1}".repeat(1024));
+    for _ in 0..8192 {
+        journal.event(&long);
+    }
+    let lines = memory.log.lock().unwrap().len();
+    assert!(lines < 8192 / 10, "{lines} lines of 6 KiB passed");
+    let bytes = memory.log().len();
+    assert!(bytes < 6 * 1024 * 1024, "{bytes} bytes at once");
+    // What this end says itself is not bounded by the peer's share.
+    let own = Event::Status(StatusEvent::Error(Some("x".repeat(600))));
+    for _ in 0..30_000 {
+        journal.event(&own);
+    }
+    assert!(memory.rotations.load(Ordering::SeqCst) > 0, "never quiet, and rotated all the same");
+}
+
+#[test]
+fn closed_is_the_last_line() {
+    let (journal, memory) = journal(Box::new(|_| Ok(())));
+    for _ in 0..20_000 {
+        journal.event(&text("x"));
+    }
+    journal.event(&Event::Status(StatusEvent::Closed(ClosedEvent::default())));
+    journal.finish(Duration::ZERO);
+    let log = memory.log.lock().unwrap();
+    assert!(log.last().unwrap().contains(r#""event":"closed""#), "{:?}", log.last());
+    assert!(log[log.len() - 2].contains(r#""event":"burst""#));
+}
