@@ -127,6 +127,12 @@ pub(super) fn write_new(dir: impl AsFd, name: &str, content: &str) -> io::Result
     fs::File::from(file).write_all(content.as_bytes())
 }
 
+/// Takes a file's content away. A link is not followed, and the other end of a FIFO is not waited for.
+pub(super) fn empty(dir: impl AsFd, name: &str) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    fs::File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?).set_len(0)
+}
+
 /// Where the bytes of files in a directory rest, in words for `status`: `in memory (tmpfs)` or `plaintext on disk`.
 ///
 /// # Errors

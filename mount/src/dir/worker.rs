@@ -423,12 +423,11 @@ impl Worker {
         let _ = layout::write_new(channel, layout::CTL, "");
         // Before it is read: what is written later has a sign of its own.
         let _ = self.watch.add(&self.layout.path.join(layout::CTL));
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(file) = rustix::fs::openat(channel, layout::CTL, flags, Mode::empty()) else { return };
-        let file = std::fs::File::from(file);
+        // For reading only: closing what was opened for writing is a sign, for which this would be read again.
+        let Ok(file) = beneath::open_file(channel, layout::CTL) else { return };
         let mut bytes = Vec::new();
-        let read = (&file).take(MAX_WORD as u64).read_to_end(&mut bytes);
-        if read.is_err() || bytes.is_empty() || file.set_len(0).is_err() {
+        let read = std::fs::File::from(file).take(MAX_WORD as u64).read_to_end(&mut bytes);
+        if read.is_err() || bytes.is_empty() || layout::empty(channel, layout::CTL).is_err() {
             return;
         }
         let text = String::from_utf8_lossy(&bytes);

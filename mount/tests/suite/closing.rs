@@ -9,6 +9,8 @@ use std::sync::Arc;
 use agent_wormhole_mount::dir::{DirMailbox, OpenError, Options, at_rest};
 use agent_wormhole_mount::{Ctl, Kind, Mailbox as _, Refusal};
 
+use notify::Watcher as _;
+
 use crate::fixture::{each, head, run};
 
 fn open(path: &Path) -> Result<DirMailbox, OpenError> {
@@ -141,6 +143,29 @@ fn words_for_ctl() {
         let reason = fixture.left_out("ctl");
         assert!(reason.contains("`close now`") && !reason.contains('\u{1b}'), "{reason}");
         assert_eq!(fs::read(&ctl).unwrap(), b"");
+    });
+}
+
+#[test]
+fn reading_ctl_is_no_sign_to_read_it_again() {
+    each(|fixture| {
+        let ctl = fixture.channel().join("ctl");
+        let (closed, closes) = std::sync::mpsc::channel();
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.unwrap().kind.is_access() {
+                let _ = closed.send(());
+            }
+        })
+        .unwrap();
+        watcher.watch(&ctl, notify::RecursiveMode::NonRecursive).unwrap();
+        fs::write(&ctl, "wrong").unwrap();
+        assert!(fixture.left_out("ctl").contains("no word"));
+        // Long enough to meet many of its own signs.
+        for n in 0..100 {
+            fixture.write(&format!("{n}.msg"), "x");
+            fixture.offer();
+        }
+        assert!(closes.try_iter().count() < 20);
     });
 }
 
