@@ -5,7 +5,8 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::beneath;
 use super::layout::{self, Layout};
@@ -61,8 +62,8 @@ impl Journal {
     /// Copies the log and truncates it: it keeps its inode, so that `tail -f` follows.
     pub(super) fn rotate_log(&mut self, first_line: &str) -> io::Result<()> {
         let fresh = self.fresh()?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let log = rustix::fs::openat(&self.inbox, LOG, flags, Mode::empty())?;
+        self.log.renew()?;
+        let log = beneath::open_file(&self.inbox, LOG)?;
         io::copy(&mut File::from(log), &mut File::from(fresh))?;
         rustix::fs::renameat(&self.staging, FRESH, &self.inbox, OLD_LOG)?;
         self.log.file.set_len(0)?;
@@ -80,8 +81,8 @@ impl Journal {
 
     /// An empty file in the staging directory, in place of one that an error left there.
     fn fresh(&self) -> io::Result<OwnedFd> {
-        match rustix::fs::unlinkat(&self.staging, FRESH, rustix::fs::AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        match rustix::fs::unlinkat(&self.staging, FRESH, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
         let file = beneath::create_file(self.staging.as_fd(), FRESH)?;
@@ -97,19 +98,28 @@ impl Lines {
         Ok(Self { dir, name, file })
     }
 
-    /// Appends a line with one write and returns the file's size. Where somebody removed the file, it is made anew.
+    /// Appends a line with one write and returns the file's size.
     fn append(&mut self, line: &str) -> io::Result<u64> {
-        if self.file.metadata()?.nlink() == 0 {
-            match layout::write_new(&self.dir, self.name, "") {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => self.file = open(&self.dir, self.name)?,
-            }
-        }
+        self.renew()?;
         let mut whole = String::with_capacity(line.len() + 1);
         whole.push_str(line);
         whole.push('\n');
         self.file.write_all(whole.as_bytes())?;
         Ok(self.file.metadata()?.size())
+    }
+
+    /// Opens what has the name now, where somebody removed, moved or replaced the file; makes it anew where nothing
+    /// has it.
+    fn renew(&mut self) -> io::Result<()> {
+        let ours = rustix::fs::fstat(&self.file)?;
+        match rustix::fs::statat(&self.dir, self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) => return Ok(()),
+            Ok(_) => {}
+            Err(Errno::NOENT) => layout::write_new(&self.dir, self.name, "")?,
+            Err(error) => return Err(error.into()),
+        }
+        self.file = open(&self.dir, self.name)?;
+        Ok(())
     }
 }
 

@@ -47,7 +47,6 @@ pub(super) struct Layout {
     pub(super) channel: OwnedFd,
     pub(super) outbox: OwnedFd,
     pub(super) inbox: OwnedFd,
-    pub(super) messages: OwnedFd,
     pub(super) incoming: OwnedFd,
     pub(super) leaving: OwnedFd,
 }
@@ -88,7 +87,6 @@ impl Layout {
         let inbox = beneath::make_dir(&channel, INBOX)?;
         let layout = Self {
             outbox: beneath::make_dir(&channel, OUTBOX)?,
-            messages: beneath::make_dir(&inbox, MESSAGES)?,
             incoming: beneath::make_dir(&channel, INCOMING)?,
             leaving: beneath::make_dir(&channel, LEAVING)?,
             path,
@@ -97,6 +95,7 @@ impl Layout {
             channel,
         };
         beneath::make_dir(&layout.channel, FLUSH)?;
+        beneath::make_dir(&layout.inbox, MESSAGES)?;
         for (name, content) in
             [("README.md", README), (".gitignore", GITIGNORE), (CTL, ""), ("status.json", "{}\n")]
         {

@@ -37,6 +37,28 @@ fn texts_are_numbered() {
 }
 
 #[test]
+fn an_inbox_that_its_owner_emptied_takes_everything_again() {
+    each(|fixture| {
+        fixture.receive(Kind::Text, "", b"one").unwrap();
+        fixture.receive(Kind::File, "d/a", b"x").unwrap();
+        fixture.mailbox.append_log("{}").unwrap();
+        fixture.sh("rm -rf ../inbox/*");
+        assert_eq!(fixture.receive(Kind::Text, "", b"two").unwrap().name, "messages/0002.txt");
+        assert_eq!(fixture.receive(Kind::File, "d/a", b"x").unwrap().name, "d/a");
+        fixture.mailbox.rotate_log("{}").unwrap();
+        fixture.mailbox.append_log("{}").unwrap();
+        assert_eq!(fs::read_to_string(fixture.inbox("log.jsonl")).unwrap(), "{}\n{}\n");
+
+        fixture.sh(
+            "mv ../inbox/messages ../inbox/old; ln -s old ../inbox/messages; mv ../inbox/log.jsonl ../..",
+        );
+        assert_eq!(fixture.receive(Kind::Text, "", b"three").unwrap().name, "messages-2/0003.txt");
+        assert_eq!(fixture.mailbox.append_log("{}").unwrap(), 3);
+        assert_eq!(fs::read_to_string(fixture.home("log.jsonl")).unwrap(), "{}\n{}\n");
+    });
+}
+
+#[test]
 fn an_item_appears_complete_or_not_at_all() {
     each(|fixture| {
         let mut sink = fixture.mailbox.receive(&head(Kind::File, "a/b")).unwrap();

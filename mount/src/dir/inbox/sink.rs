@@ -53,8 +53,9 @@ impl Sink for FileSink {
             Target::Text => {
                 finish_file(&file, false, None)?;
                 let number = inbox.last_text.fetch_add(1, Ordering::Relaxed) + 1;
-                let way = format!("{MESSAGES}/");
-                let last = staged.place(&inbox.layout.messages, &way, &format!("{number:04}.txt"))?;
+                // Its owner may have removed it or put something else there.
+                let (dir, way) = inbox.parents(&inbox.layout.inbox, &[MESSAGES.to_owned()])?;
+                let last = staged.place(&dir, &way, &format!("{number:04}.txt"))?;
                 way + &last
             }
             Target::Inbox(name) => {
