@@ -12,7 +12,7 @@ use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use super::worker::Order;
 
 /// Most signs that wait for the mailbox's thread, about 150 bytes each. Beyond it they are dropped and the outbox is
-/// scanned, as when the kernel's own queue overflows.
+/// scanned, once, when those that wait are done; as when the kernel's own queue overflows.
 const MAX_WAITING: usize = 1 << 16;
 /// Whether the platform tells when a file is closed. Where it does not, every sign only says "look at it".
 const CLOSES: bool = cfg!(any(target_os = "linux", target_os = "android"));
@@ -46,6 +46,7 @@ pub(super) struct Watch {
 #[derive(Debug, Default)]
 struct Backlog {
     waiting: AtomicUsize,
+    /// Whether an overflow waits that stands for what is dropped.
     lost: AtomicBool,
 }
 
@@ -55,12 +56,7 @@ impl Watch {
         let backlog = Arc::new(Backlog::default());
         let arrived = Arc::clone(&backlog);
         let handler = move |event: notify::Result<Event>| {
-            for sign in signs(event) {
-                if arrived.waiting.load(Ordering::Relaxed) >= MAX_WAITING {
-                    arrived.lost.store(true, Ordering::Release);
-                    continue;
-                }
-                arrived.waiting.fetch_add(1, Ordering::Relaxed);
+            for sign in signs(event).into_iter().filter_map(|sign| arrived.admit(sign)) {
                 // Nobody listens any more: the watch ends soon.
                 let _ = orders.send(Order::Sign(sign));
             }
@@ -81,12 +77,35 @@ impl Watch {
         self.watcher.watch(path, RecursiveMode::NonRecursive).map_err(into_io)
     }
 
-    /// A sign was taken; `true` where some were dropped since.
-    pub(super) fn took(&self) -> bool {
+    /// A sign was taken, and is heeded next.
+    pub(super) fn took(&self, sign: &Sign) {
+        self.backlog.took(sign);
+    }
+}
+
+impl Backlog {
+    /// What goes on of a sign: itself, or where too many wait, one overflow behind them for all that are dropped
+    /// until it is taken.
+    fn admit(&self, sign: Sign) -> Option<Sign> {
+        let sign = if self.waiting.load(Ordering::Relaxed) < MAX_WAITING {
+            sign
+        } else if self.lost.swap(true, Ordering::AcqRel) {
+            return None;
+        } else {
+            Sign::Overflow
+        };
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Some(sign)
+    }
+
+    fn took(&self, sign: &Sign) {
         let less = |waiting: usize| Some(waiting.saturating_sub(1));
         // It always answers.
-        let _ = self.backlog.waiting.try_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        self.backlog.lost.swap(false, Ordering::Acquire)
+        let _ = self.waiting.try_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        if matches!(sign, Sign::Overflow) {
+            // Before the scan: what is dropped from now on may have come too late for it.
+            self.lost.store(false, Ordering::Release);
+        }
     }
 }
 
@@ -124,4 +143,30 @@ fn signs(event: notify::Result<Event>) -> Vec<Sign> {
         _ => return Vec::new(),
     };
     vec![sign]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_much_ends_in_one_overflow_behind_all_that_waits() {
+        let backlog = Backlog::default();
+        let seen = || Sign::Seen(PathBuf::new());
+        for _ in 0..MAX_WAITING {
+            assert!(matches!(backlog.admit(seen()), Some(Sign::Seen(_))));
+        }
+        assert!(matches!(backlog.admit(seen()), Some(Sign::Overflow)));
+        assert!(backlog.admit(seen()).is_none());
+        // There is room again, but what was dropped is still to be looked for.
+        for _ in 0..2 {
+            backlog.took(&seen());
+        }
+        assert!(matches!(backlog.admit(seen()), Some(Sign::Seen(_))));
+        assert!(backlog.admit(seen()).is_none());
+        backlog.took(&Sign::Overflow);
+        assert!(matches!(backlog.admit(seen()), Some(Sign::Seen(_))));
+        assert!(matches!(backlog.admit(seen()), Some(Sign::Overflow)));
+        assert!(backlog.admit(seen()).is_none());
+    }
 }

@@ -134,9 +134,7 @@ impl Worker {
         let now = Instant::now();
         match order {
             Order::Sign(sign) => {
-                if self.watch.took() {
-                    self.scan_all();
-                }
+                self.watch.took(&sign);
                 self.heed(sign);
             }
             Order::Allow(offers) => self.outbox.allow(offers),
@@ -360,7 +358,7 @@ impl Worker {
             beneath::names(&opened).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         let mut found: Vec<_> = names
             .filter_map(Result::ok)
-            .take(MAX_ENTRIES)
+            .take(MAX_ENTRIES + 1)
             .map(|name| {
                 let path = dir.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
                 let mtime = find(&self.layout, &path).map_or((0, 0), |(_, identity)| identity.mtime);
