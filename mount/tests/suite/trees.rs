@@ -3,8 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use agent_wormhole_mount::Kind;
+use agent_wormhole_mount::{Kind, OutboxEvent};
 
 use crate::fixture::{Body, Fixture, each, needs, run};
 
@@ -153,4 +155,40 @@ fn a_tree_that_its_owner_closed_is_sent_and_removed() {
         let mode = fs::metadata(fixture.outbox("src/a")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o500);
     });
+}
+
+/// How long the mailbox takes for so many files in one directory: to offer them all, to look at all of them again, and
+/// to cancel them all.
+fn times_of(count: usize) -> [Duration; 3] {
+    let times = Mutex::new([Duration::ZERO; 3]);
+    each(|fixture| {
+        fs::create_dir(fixture.outbox("d")).unwrap();
+        // Links are made faster than files.
+        fs::write(fixture.home("f"), "x").unwrap();
+        let link = |n| fs::hard_link(fixture.home("f"), fixture.outbox(&format!("d/f{n}"))).unwrap();
+        (0..count).for_each(link);
+        let start = Instant::now();
+        fixture.mailbox.finish();
+        (0..count).for_each(|_| assert!(matches!(fixture.event(), OutboxEvent::Offer(_))));
+        let offered = start.elapsed();
+        assert!(matches!(fixture.event(), OutboxEvent::Idle));
+        let start = Instant::now();
+        assert_eq!(fixture.mailbox.undelivered(1).1, count);
+        let looked = start.elapsed();
+        fs::rename(fixture.outbox("d"), fixture.home("d")).unwrap();
+        let start = Instant::now();
+        (0..count).for_each(|_| assert!(matches!(fixture.event(), OutboxEvent::Withdraw { .. })));
+        *times.lock().unwrap() = [offered, looked, start.elapsed()];
+    });
+    times.into_inner().unwrap()
+}
+
+#[test]
+fn ten_times_as_many_entries_take_about_ten_times_as_long() {
+    let (few, many) = (times_of(2000), times_of(20_000));
+    println!("2,000: {few:?}, 20,000: {many:?}");
+    for (few, many) in few.into_iter().zip(many) {
+        // What is quadratic takes a hundred times as long; what is not may be disturbed by what else runs here.
+        assert!(many < few.max(Duration::from_millis(20)) * 50, "{few:?} {many:?}");
+    }
 }
