@@ -10,6 +10,7 @@ pub(crate) mod layout;
 mod lease;
 mod leave;
 mod linked;
+mod prepare;
 mod snapshot;
 mod source;
 mod watch;

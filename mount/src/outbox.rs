@@ -329,7 +329,7 @@ impl Outbox {
     pub fn undelivered(&self, most: usize) -> (Vec<String>, usize) {
         let waits = |path: &str, entry: &Entry| match entry.state {
             State::Waiting { .. } => entry.node != Node::Dir || !self.has_children(path),
-            State::Ready { .. } | State::Preparing | State::Offered(_) | State::Refused(_) => true,
+            State::Ready { .. } | State::Preparing(_) | State::Offered(_) | State::Refused(_) => true,
             State::Delivered | State::LeftOut { .. } | State::Made => false,
         };
         let entries = self.entries.iter().filter(|(path, entry)| waits(path, entry)).map(|(path, _)| path);

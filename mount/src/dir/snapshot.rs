@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hasher as _};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -33,6 +34,9 @@ pub(super) fn fingerprint(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// An offer and the content that was offered, or why there is none.
+pub(super) type Taken = Result<(Offer, Identity), Prepared>;
+
 /// Takes snapshots of one outbox.
 pub(super) struct Snapshots {
     outbox: OwnedFd,
@@ -41,16 +45,16 @@ pub(super) struct Snapshots {
     /// The channel's own directory: device and inode.
     own: (u64, u64),
     /// Whether the file system may share blocks between files; asked once.
-    clones: bool,
+    clones: AtomicBool,
 }
 
 impl Snapshots {
     pub(super) fn new(channel: &OwnedFd, outbox: OwnedFd, staging: OwnedFd) -> Result<Self, Errno> {
-        Ok(Self { outbox, staging, own: place_of(channel)?, clones: true })
+        Ok(Self { outbox, staging, own: place_of(channel)?, clones: AtomicBool::new(true) })
     }
 
-    /// The offer of a ticket and the content that was offered, or why there is none.
-    pub(super) fn take(&mut self, ticket: &Ticket) -> Result<(Offer, Identity), Prepared> {
+    /// What becomes of a ticket.
+    pub(super) fn take(&self, ticket: &Ticket) -> Taken {
         match ticket.node {
             Node::File => self.file(ticket),
             Node::Dir => self.directory(ticket),
@@ -70,7 +74,7 @@ impl Snapshots {
         beneath::open_file(&self.outbox, path).is_ok_and(|file| lease::nobody_writes(file) == Some(false))
     }
 
-    fn file(&mut self, ticket: &Ticket) -> Result<(Offer, Identity), Prepared> {
+    fn file(&self, ticket: &Ticket) -> Taken {
         let file = beneath::open_file(&self.outbox, &ticket.path).map_err(|errno| unopened(errno, "it"))?;
         let Some(mut open) = OpenFile::new(file).map_err(|error| unreadable(&error))? else {
             return Err(Prepared::Gone);
@@ -87,32 +91,32 @@ impl Snapshots {
             if identity.size > MAX_TEXT {
                 return Err(Prepared::NotText);
             }
-            let bytes = open.whole(MAX_TEXT).map_err(|error| unstable(&open, error))?;
+            let bytes = open.whole(MAX_TEXT).map_err(|error| unstable(identity, error))?;
             if std::str::from_utf8(&bytes).is_err() {
                 return Err(Prepared::NotText);
             }
             (offer.kind, offer.content) = (Kind::Text, Content::Whole(bytes));
         } else if identity.size <= MAX_WHOLE {
-            offer.content = Content::Whole(open.whole(MAX_WHOLE).map_err(|error| unstable(&open, error))?);
+            offer.content = Content::Whole(open.whole(MAX_WHOLE).map_err(|error| unstable(identity, error))?);
         } else {
             let open = self.cloned(open);
-            offer.content = open.content().map_err(|_| Prepared::Changed(identity))?;
+            offer.content = open.content().map_err(|error| unstable(identity, error))?;
         }
         Ok((offer, identity))
     }
 
     /// A clone where the file system can make one, so that a change after the offer does not matter.
-    fn cloned(&mut self, open: OpenFile) -> OpenFile {
-        if !self.clones {
+    fn cloned(&self, open: OpenFile) -> OpenFile {
+        if !self.clones.load(Ordering::Relaxed) {
             return open;
         }
         open.cloned(&self.staging).unwrap_or_else(|open| {
-            self.clones = false;
+            self.clones.store(false, Ordering::Relaxed);
             open
         })
     }
 
-    fn directory(&self, ticket: &Ticket) -> Result<(Offer, Identity), Prepared> {
+    fn directory(&self, ticket: &Ticket) -> Taken {
         let (kind, identity) =
             beneath::look(&self.outbox, &ticket.path).map_err(|errno| unopened(errno, "it"))?;
         if kind != FileType::Directory {
@@ -130,7 +134,7 @@ impl Snapshots {
         Ok((offer, identity))
     }
 
-    fn link(&self, ticket: &Ticket) -> Result<(Offer, Identity), Prepared> {
+    fn link(&self, ticket: &Ticket) -> Taken {
         let (kind, identity) =
             beneath::look(&self.outbox, &ticket.path).map_err(|errno| unopened(errno, "it"))?;
         if kind != FileType::Symlink {
@@ -153,7 +157,7 @@ impl Snapshots {
         };
         let mut offer = offer(ticket, Kind::File, &open);
         // Changing while it was read: it is looked at again, at longer and longer intervals.
-        offer.content = open.content().map_err(|_| Prepared::Changed(identity))?;
+        offer.content = open.content().map_err(|error| unstable(identity, error))?;
         Ok((offer, identity))
     }
 
@@ -198,9 +202,9 @@ fn unreadable(error: &io::Error) -> Prepared {
     Prepared::LeftOut(format!("it cannot be read: {error}"))
 }
 
-fn unstable(open: &OpenFile, error: SourceError) -> Prepared {
+fn unstable(identity: Identity, error: SourceError) -> Prepared {
     match error {
-        SourceError::Changed => Prepared::Changed(open.identity),
+        SourceError::Changed => Prepared::Changed(identity),
         SourceError::Io(error) => unreadable(&error),
     }
 }

@@ -17,7 +17,8 @@ use rustix::io::Errno;
 use super::beneath;
 use super::layout::{self, Layout};
 use super::leave::{Leaver, Moved};
-use super::snapshot::{self, Snapshots};
+use super::prepare::Preparer;
+use super::snapshot::{self, Snapshots, Taken};
 use super::watch::{self, Watch};
 use crate::outbox::{self, Action, Answer, MAX_ENTRIES, Node, Outbox, Prepared, Rules, Stat, Ticket};
 use crate::{Content, Ctl, EntryId, LeftOut, OutboxEvent, Outcome, Outlet, ignore, name};
@@ -35,6 +36,8 @@ pub(super) enum Order {
     Sign(watch::Sign),
     /// More offers are allowed.
     Allow(usize),
+    /// What became of a ticket whose answer took long.
+    Prepared(Ticket, Taken),
     /// An offer ended.
     Outcome(EntryId, Outcome),
     /// End settling.
@@ -52,7 +55,8 @@ pub(super) struct Worker {
     layout: Arc<Layout>,
     outbox: Outbox,
     watch: Watch,
-    snapshots: Snapshots,
+    snapshots: Arc<Snapshots>,
+    preparer: Preparer,
     leaver: Leaver,
     /// `None` once nobody listens.
     outlet: Option<Outlet>,
@@ -66,7 +70,11 @@ impl Worker {
     /// Starts to watch. Signs begin to gather at once, in the queue that `orders` feeds.
     pub(super) fn new(layout: Arc<Layout>, outlet: Outlet, orders: Sender<Order>) -> io::Result<Self> {
         let outbox = layout.outbox.try_clone()?;
-        let snapshots = Snapshots::new(&layout.channel, outbox, layout.incoming.try_clone()?)?;
+        let snapshots = Arc::new(Snapshots::new(&layout.channel, outbox, layout.incoming.try_clone()?)?);
+        let preparer = {
+            let snapshots = Arc::clone(&snapshots);
+            Preparer::new(Arc::new(move |ticket: &Ticket| snapshots.take(ticket)), orders.clone())
+        };
         let resting = layout.path.join(layout::LEAVING);
         let leaver =
             Leaver::new(layout.outbox.try_clone()?, layout.leaving.try_clone()?, resting, orders.clone())?;
@@ -80,6 +88,7 @@ impl Worker {
             outbox,
             watch,
             snapshots,
+            preparer,
             leaver,
             outlet: Some(outlet),
             moved_out: None,
@@ -138,6 +147,7 @@ impl Worker {
                 self.heed(sign);
             }
             Order::Allow(offers) => self.outbox.allow(offers),
+            Order::Prepared(ticket, taken) => self.prepared(&ticket, taken),
             Order::Outcome(entry, outcome) => self.outbox.outcome(entry, outcome, now),
             Order::Finish => {
                 // What was complete before must be known, whether its signs are here yet or not.
@@ -165,7 +175,11 @@ impl Worker {
     fn act(&mut self) {
         while let Some(action) = self.outbox.next(Instant::now()) {
             match action {
-                Action::Prepare(ticket) => self.prepare(&ticket),
+                Action::Prepare(ticket) => {
+                    if let Some(taken) = self.preparer.prepare(&ticket) {
+                        self.prepared(&ticket, taken);
+                    }
+                }
                 Action::Withdraw(entry) => self.emit(OutboxEvent::Withdraw { entry }),
                 Action::LeftOut(left_out) => self.emit(OutboxEvent::LeftOut(left_out)),
                 Action::Leave(leaving) => {
@@ -184,8 +198,12 @@ impl Worker {
         }
     }
 
-    fn prepare(&mut self, ticket: &Ticket) {
-        let result = match self.snapshots.take(ticket) {
+    fn prepared(&mut self, ticket: &Ticket, taken: Taken) {
+        if !self.outbox.is_preparing(ticket) {
+            // It was changed or removed meanwhile.
+            return;
+        }
+        let result = match taken {
             Ok((offer, identity)) => {
                 let bytes = match &offer.content {
                     Content::Whole(bytes) if snapshot::is_fresh(identity) => Some(bytes.clone()),

@@ -89,8 +89,8 @@ pub(super) enum State {
     Waiting { due: Due, open: bool },
     /// Due; waits for credit in one of the two lanes, under its order.
     Ready { bulk: bool, order: u64 },
-    /// Handed out to be read.
-    Preparing,
+    /// Handed out to be read, under the id that the offer would have; takes one of the offers that are allowed.
+    Preparing(EntryId),
     /// Handed out.
     Offered(EntryId),
     /// The peer has it.
@@ -119,7 +119,7 @@ impl State {
         match self {
             Self::Waiting { .. }
             | Self::Ready { .. }
-            | Self::Preparing
+            | Self::Preparing(_)
             | Self::Offered(_)
             | Self::Refused(_) => Weight::Pending,
             Self::LeftOut { .. } => Weight::LeftOut,
@@ -129,7 +129,7 @@ impl State {
 
     /// Whether it is complete, as far as is known, and was not offered yet.
     pub(super) const fn is_unoffered(&self) -> bool {
-        matches!(self, Self::Waiting { open: false, .. } | Self::Ready { .. } | Self::Preparing)
+        matches!(self, Self::Waiting { open: false, .. } | Self::Ready { .. } | Self::Preparing(_))
     }
 }
 

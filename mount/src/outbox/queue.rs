@@ -46,16 +46,22 @@ impl Outbox {
         timer.into_iter().chain(self.tops.deadline()).min()
     }
 
-    /// What became of a ticket.
+    /// Whether a ticket still waits for its answer: its path may have changed since, and have another.
+    #[must_use]
+    pub fn is_preparing(&self, ticket: &Ticket) -> bool {
+        self.entries.get(&ticket.path).is_some_and(|entry| entry.state == State::Preparing(ticket.entry))
+    }
+
+    /// What became of a ticket. It may take long: a ticket whose path changed meanwhile is void.
     pub fn prepared(&mut self, ticket: &Ticket, result: Prepared, now: Instant) {
         let path = &ticket.path;
-        let Some(entry) = self.entries.get_mut(path).filter(|entry| entry.state == State::Preparing) else {
+        if !self.is_preparing(ticket) {
             return;
-        };
+        }
+        let Some(entry) = self.entries.get_mut(path) else { return };
         match result {
             Prepared::Offered { identity, mark } => {
                 (entry.identity, entry.mark) = (identity, mark);
-                self.credit = self.credit.saturating_sub(1);
                 self.offers.insert(ticket.entry, Offered { path: Arc::clone(path), withdrawn: false });
                 self.set_state(path, State::Offered(ticket.entry), now);
                 let next = Member::Offer(ticket.entry);
@@ -103,7 +109,7 @@ impl Outbox {
             match &entry.state {
                 State::Waiting { open: true, .. } => {}
                 State::Waiting { .. } if entry.node == Node::File && !entry.complete && is_open(path) => {}
-                State::Waiting { .. } | State::Ready { .. } | State::Preparing => {
+                State::Waiting { .. } | State::Ready { .. } | State::Preparing(_) => {
                     members.insert(Member::Path(Arc::clone(path)));
                 }
                 State::Offered(id) => {
@@ -167,6 +173,9 @@ impl Outbox {
             }
             State::Ready { bulk, order } => {
                 self.ready[usize::from(*bulk)].remove(order);
+            }
+            State::Preparing(_) if !matches!(state, State::Offered(_)) => {
+                self.credit = self.credit.saturating_add(1);
             }
             _ => {}
         }
@@ -255,9 +264,10 @@ impl Outbox {
             return None;
         }
         let path = self.ready.iter().find_map(|lane| lane.values().next()).map(Arc::clone)?;
-        self.set_state(&path, State::Preparing, now);
-        let entry = self.entries.get(&path)?;
+        self.credit -= 1;
         self.last_id += 1;
+        self.set_state(&path, State::Preparing(EntryId(self.last_id)), now);
+        let entry = self.entries.get(&path)?;
         let (node, text, identity) = (entry.node, entry.text, entry.identity);
         Some(Ticket { entry: EntryId(self.last_id), path, node, text, identity })
     }

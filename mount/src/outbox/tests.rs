@@ -570,3 +570,28 @@ fn another_content_under_the_same_identity_is_sent_when_it_is_told() {
     rig.outbox.touch("message", stat, Sign::Complete, rig.now);
     assert_eq!(rig.run(), ["text message"]);
 }
+
+#[test]
+fn what_takes_long_to_open_holds_nothing_back_and_is_void_when_it_changed() {
+    let mut rig = rig();
+    rig.outbox.credit = 2;
+    rig.put("slow", Node::Link, 20, Sign::Complete);
+    let Some(Action::Prepare(first)) = rig.outbox.next(rig.now) else { panic!("it is due") };
+    rig.write("a.msg");
+    rig.write("b.msg");
+    assert_eq!(rig.run(), ["text a.msg"]);
+    assert_eq!(rig.outbox.undelivered(9).1, 3);
+    // It changes before there is an answer: what it took is free, and its answer means nothing.
+    rig.put("slow", Node::Link, 21, Sign::Complete);
+    let identity = first.identity;
+    rig.outbox.prepared(&first, Prepared::Offered { identity, mark: None }, rig.now);
+    assert_eq!(rig.run(), ["text b.msg"]);
+    rig.outbox.allow(1);
+    let Some(Action::Prepare(second)) = rig.outbox.next(rig.now) else { panic!("it is due") };
+    assert!(!rig.outbox.is_preparing(&first) && rig.outbox.is_preparing(&second));
+    let identity = second.identity;
+    rig.outbox.prepared(&second, Prepared::Offered { identity, mark: None }, rig.now);
+    rig.outbox.outcome(second.entry, Outcome::Delivered, rig.now);
+    assert_eq!(rig.run(), ["leave slow (1)"]);
+    assert_eq!(rig.outbox.credit, 0);
+}
