@@ -46,10 +46,13 @@ impl OpenFile {
         // One byte more than there should be: so the end is met without a second growth.
         let mut bytes = Vec::with_capacity(usize::try_from(self.identity.size).unwrap_or(0) + 1);
         (&self.file).take(self.identity.size + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 != self.identity.size {
-            return Err(SourceError::Changed);
-        }
         self.check()?;
+        if bytes.len() as u64 != self.identity.size {
+            // As in /proc and /sys.
+            return Err(
+                io::Error::other("its file system does not tell its size; copy it into a file").into()
+            );
+        }
         Ok(bytes.into())
     }
 

@@ -64,11 +64,13 @@ fn links_that_lead_nowhere_are_told() {
         symlink("nowhere", fixture.outbox("dangling")).unwrap();
         symlink("circle", fixture.outbox("circle")).unwrap();
         symlink("/dev/null", fixture.outbox("null")).unwrap();
+        symlink("/proc/self/status", fixture.outbox("process")).unwrap();
         symlink("..", fixture.outbox("channel")).unwrap();
         symlink("x", fixture.outbox(".#lock")).unwrap();
         assert!(fixture.left_out("dangling").contains("does not exist"));
         assert!(fixture.left_out("circle").contains("circle"));
         assert!(fixture.left_out("null").contains("neither"));
+        assert!(fixture.left_out("process").contains("does not tell its size"));
         assert!(fixture.left_out("channel").contains("own directory"));
         assert!(fixture.left_out(".#lock").contains("lock"));
         fixture.nothing_more();
