@@ -1,7 +1,7 @@
 //! Decides how much the inbox takes and under which number a taken name is saved. Touches no file.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Refusal;
 use crate::name::numbered;
@@ -11,22 +11,40 @@ pub const MAX_TRIES: u32 = 1000;
 /// Most names of which the next number is remembered, at most [`crate::name::MAX_PATH`] bytes each: 4 MiB.
 const MAX_REMEMBERED: usize = 1024;
 
-/// What a file or directory costs besides its bytes, in bytes: its inode and its name. So a peer cannot fill a disk with
-/// things that are empty.
-pub const ITEM_COST: u64 = 1024;
+/// What a file or directory costs at least besides its bytes, in bytes: its last block, which it may not fill, and its
+/// inode. So a peer cannot fill a disk with things that are small or empty.
+const ITEM_COST: u64 = 4096;
+
+/// What each file and directory costs besides its bytes in an inbox of this limit, on a disk with so many inodes free (0
+/// where it does not count them): an inbox that is full leaves a tenth of them.
+#[must_use]
+pub fn item_cost(limit: u64, free_inodes: u64) -> u64 {
+    limit.checked_div(free_inodes / 10 * 9).unwrap_or(0).max(ITEM_COST)
+}
 
 /// How many bytes the inbox holds, against its limit. Shared by every item on its way.
 #[derive(Debug)]
 pub struct Budget {
     limit: u64,
-    used: AtomicU64,
+    held: Mutex<Held>,
+}
+
+/// What a [`Budget`] counts.
+#[derive(Debug, Default)]
+struct Held {
+    /// Bytes in the inbox, as far as is known.
+    stored: u64,
+    /// Bytes of items on their way.
+    arriving: u64,
+    /// Bytes that ever became part of the inbox.
+    kept: u64,
 }
 
 impl Budget {
     /// An empty inbox with a limit in bytes.
     #[must_use]
-    pub const fn new(limit: u64) -> Self {
-        Self { limit, used: AtomicU64::new(0) }
+    pub fn new(limit: u64) -> Self {
+        Self { limit, held: Mutex::default() }
     }
 
     /// The limit in bytes.
@@ -35,35 +53,69 @@ impl Budget {
         self.limit
     }
 
-    /// Counts bytes, if they fit. `recount` says what is really stored, and is asked only where they seem not to:
-    /// the owner may have removed something.
+    /// Whether so many bytes fit now. `recount` says what the inbox really holds, without what is on its way; it is asked
+    /// only where they seem not to fit: the owner may have removed something.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSpace`].
+    pub fn check(&self, bytes: u64, recount: impl FnOnce() -> Option<u64>) -> Result<(), Refusal> {
+        self.count(bytes, recount, |_| {})
+    }
+
+    /// Counts bytes of an item on its way, if they fit, as [`Budget::check`] says.
     ///
     /// # Errors
     /// [`Refusal::NoSpace`].
     pub fn charge(&self, bytes: u64, recount: impl FnOnce() -> Option<u64>) -> Result<(), Refusal> {
-        if self.try_charge(bytes) {
-            return Ok(());
-        }
-        if let Some(stored) = recount() {
-            self.used.store(stored, Ordering::Relaxed);
-            if self.try_charge(bytes) {
-                return Ok(());
-            }
-        }
-        Err(Refusal::NoSpace)
+        self.count(bytes, recount, |held| held.arriving += bytes)
     }
 
     /// Takes bytes back that were counted and are not stored.
     pub fn refund(&self, bytes: u64) {
-        // Only a closure that always answers can fail to be applied.
-        let _ = self
-            .used
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |used| Some(used.saturating_sub(bytes)));
+        let mut held = self.held();
+        held.arriving = held.arriving.saturating_sub(bytes);
     }
 
-    fn try_charge(&self, bytes: u64) -> bool {
-        let add = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.limit);
-        self.used.try_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    /// Bytes that were counted are part of the inbox now.
+    pub fn keep(&self, bytes: u64) {
+        let mut held = self.held();
+        held.arriving = held.arriving.saturating_sub(bytes);
+        held.stored = held.stored.saturating_add(bytes);
+        held.kept = held.kept.wrapping_add(bytes);
+    }
+
+    fn count(
+        &self,
+        bytes: u64,
+        recount: impl FnOnce() -> Option<u64>,
+        then: impl FnOnce(&mut Held),
+    ) -> Result<(), Refusal> {
+        let mut held = self.held();
+        if !self.fits(&held, bytes) {
+            let kept = held.kept;
+            // Nobody waits for the disk.
+            drop(held);
+            let stored = recount();
+            held = self.held();
+            if let Some(stored) = stored {
+                // What came since may have been met or not.
+                held.stored = stored.saturating_add(held.kept.wrapping_sub(kept));
+            }
+            if !self.fits(&held, bytes) {
+                return Err(Refusal::NoSpace);
+            }
+        }
+        then(&mut held);
+        Ok(())
+    }
+
+    fn fits(&self, held: &Held, bytes: u64) -> bool {
+        let all = held.stored.checked_add(held.arriving).and_then(|all| all.checked_add(bytes));
+        all.is_some_and(|all| all <= self.limit)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -104,15 +156,41 @@ mod tests {
     fn the_budget_counts_takes_back_and_asks_before_it_refuses() {
         let budget = Budget::new(100);
         assert!(budget.charge(60, || panic!("it fits")).is_ok());
+        assert!(budget.check(40, || panic!("it fits")).is_ok());
         assert!(budget.charge(40, || panic!("it fits")).is_ok());
-        assert!(matches!(budget.charge(1, || Some(100)), Err(Refusal::NoSpace)));
         assert!(matches!(budget.charge(1, || None), Err(Refusal::NoSpace)));
+        assert!(matches!(budget.charge(1, || Some(0)), Err(Refusal::NoSpace)), "it is on its way");
         budget.refund(10);
+        budget.keep(90);
         assert!(budget.charge(10, || panic!("it fits")).is_ok());
         assert!(budget.charge(50, || Some(20)).is_ok());
         assert!(matches!(budget.charge(u64::MAX, || Some(0)), Err(Refusal::NoSpace)));
         budget.refund(u64::MAX);
         assert!(budget.charge(100, || panic!("it is empty")).is_ok());
+    }
+
+    #[test]
+    fn what_is_on_its_way_or_comes_while_it_is_recounted_stays_counted() {
+        let budget = Budget::new(100);
+        budget.charge(30, || None).unwrap();
+        budget.charge(40, || None).unwrap();
+        let full = budget.charge(40, || {
+            budget.keep(40);
+            Some(0)
+        });
+        assert!(full.is_err(), "30 are on their way and 40 came");
+        budget.refund(30);
+        assert!(budget.check(60, || panic!("it fits")).is_ok());
+        assert!(budget.check(61, || None).is_err());
+    }
+
+    #[test]
+    fn what_is_small_costs_its_block_and_its_part_of_the_inodes() {
+        assert_eq!(item_cost(16 << 30, 0), 4096, "a file system without a table of inodes");
+        assert_eq!(item_cost(100_000, 1_000_000), 4096);
+        // 9 GiB and 600,000 inodes: as many items as nine of ten inodes.
+        assert_eq!(item_cost(9 << 30, 600_000), (9 << 30) / 540_000);
+        assert_eq!(item_cost(1 << 30, 5), 4096, "none is free: the file system says so itself");
     }
 
     #[test]

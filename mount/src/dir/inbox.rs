@@ -6,17 +6,16 @@ mod sink;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{AtFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Dir, FileType, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::beneath::{self, DIR_MODE, FILE_MODE};
 use super::layout::{self, INCOMING, Layout};
-use crate::inbox::{Budget, ITEM_COST, Numbers, candidates};
+use crate::inbox::{Budget, Numbers, candidates, item_cost};
 use crate::name::{Root, SafeName};
 use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};
 use group::Tree;
@@ -25,13 +24,18 @@ use sink::{DirSink, FileSink, Target};
 /// How often at most what the inbox holds is counted on the disk: a peer that fills it cannot make us walk it all the
 /// time.
 const RECOUNT: Duration = Duration::from_secs(1);
+/// How many times as long as counting took the next one waits.
+const RECOUNT_SHARE: u32 = 10;
 
 /// Where everything arrives.
 #[derive(Debug)]
 pub(super) struct Inbox {
     layout: Arc<Layout>,
     budget: Budget,
-    recounted: Mutex<Option<Instant>>,
+    /// What each item costs besides its bytes.
+    item_cost: u64,
+    /// Before this it is not counted again.
+    recount_after: Mutex<Option<Instant>>,
     numbers: Mutex<Numbers>,
     last_text: AtomicU32,
     last_staged: AtomicU64,
@@ -41,9 +45,10 @@ pub(super) struct Inbox {
 impl Inbox {
     pub(super) fn new(layout: Arc<Layout>, limit: u64) -> Self {
         Self {
-            layout,
             budget: Budget::new(limit),
-            recounted: Mutex::new(None),
+            item_cost: item_cost(limit, layout.free_inodes()),
+            recount_after: Mutex::new(None),
+            layout,
             numbers: Mutex::default(),
             last_text: AtomicU32::new(0),
             last_staged: AtomicU64::new(0),
@@ -84,24 +89,24 @@ impl Inbox {
         }
         let limit = self.budget.limit();
         match head.size {
-            Some(size) if size > limit.saturating_sub(ITEM_COST) => Err(Refusal::TooLarge { limit }),
-            Some(size) => {
-                self.budget.charge(size, || self.recount())?;
-                self.budget.refund(size);
-                Ok(())
-            }
+            Some(size) if size > limit.saturating_sub(self.item_cost) => Err(Refusal::TooLarge { limit }),
+            Some(size) => self.budget.check(size, || self.recount()),
             None => Ok(()),
         }
     }
 
-    /// What inbox and staging hold; `None` where they were counted only just now.
+    /// What the inbox holds; `None` where it was counted only just now.
     fn recount(&self) -> Option<u64> {
-        let mut last = self.recounted.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|last| last.elapsed() < RECOUNT) {
+        let mut after = self.recount_after.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = Instant::now();
+        if after.is_some_and(|after| start < after) {
             return None;
         }
-        *last = Some(Instant::now());
-        Some(size_below(&self.layout.path.join(layout::INBOX)) + size_below(&self.layout.path.join(INCOMING)))
+        // What cannot be read any more holds nothing.
+        let size = size_below(&self.layout.inbox, self.item_cost).unwrap_or(0);
+        let end = Instant::now();
+        *after = Some(end + RECOUNT.max((end - start) * RECOUNT_SHARE));
+        Some(size)
     }
 
     /// The directory for the last part of a name: each part on the way is made, or entered if it is a directory and
@@ -126,7 +131,9 @@ impl Inbox {
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(refusal(error)),
             }
-            self.budget.charge(ITEM_COST, || self.recount())?;
+            self.budget.charge(self.item_cost, || self.recount())?;
+            // It counts also where it cannot be made, until it is counted again.
+            self.budget.keep(self.item_cost);
             let made = match beneath::make_dir(dir, &name) {
                 // Somebody was quicker.
                 Err(Errno::EXIST) => beneath::open_dir(dir, &name),
@@ -204,7 +211,7 @@ impl Charge {
     /// Counts an item without a byte.
     fn new(inbox: &Arc<Inbox>) -> Result<Self, Refusal> {
         let mut charge = Self { inbox: Arc::clone(inbox), bytes: 0 };
-        charge.add(ITEM_COST)?;
+        charge.add(inbox.item_cost)?;
         Ok(charge)
     }
 
@@ -218,9 +225,14 @@ impl Charge {
         Ok(())
     }
 
-    /// What was counted stays; returns the bytes without what the item itself costs.
-    fn keep(&mut self) -> u64 {
-        std::mem::take(&mut self.bytes) - ITEM_COST
+    /// The bytes of the item, without what it costs itself.
+    fn size(&self) -> u64 {
+        self.bytes - self.inbox.item_cost
+    }
+
+    /// What was counted is for somebody else to keep or take back.
+    fn hand_over(mut self) -> u64 {
+        std::mem::take(&mut self.bytes)
     }
 }
 
@@ -267,21 +279,26 @@ fn io_refusal(error: io::Error) -> Refusal {
     Errno::from_io_error(&error).map_or_else(|| Refusal::Io(error), refusal)
 }
 
-/// What everything below a directory counts.
-fn size_below(dir: &Path) -> u64 {
-    let (mut todo, mut all) = (vec![dir.to_owned()], 0u64);
-    while let Some(dir) = todo.pop() {
-        // What is gone in the meantime holds nothing.
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(found) if found.is_dir() => {
-                    all = all.saturating_add(ITEM_COST);
-                    todo.push(entry.path());
-                }
-                Ok(found) => all = all.saturating_add(found.len()).saturating_add(ITEM_COST),
-                Err(_) => {}
-            }
+/// What everything below a directory counts, one handle for each level. What is gone in the meantime holds nothing.
+fn size_below(dir: &OwnedFd, item_cost: u64) -> Result<u64, Errno> {
+    let (mut levels, mut all) = (vec![Dir::read_from(dir)?], 0u64);
+    while let Some(level) = levels.last_mut() {
+        let Some(Ok(entry)) = level.read() else {
+            levels.pop();
+            continue;
+        };
+        let name = entry.file_name();
+        if [&b"."[..], b".."].contains(&name.to_bytes()) {
+            continue;
+        }
+        let Ok(found) = rustix::fs::statat(level.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        all = all.saturating_add(item_cost);
+        if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+            let below = beneath::open_dir(level.fd()?, name).and_then(Dir::new);
+            levels.extend(below);
+        } else {
+            all = all.saturating_add(beneath::identity(&found).size);
         }
     }
-    all
+    Ok(all)
 }

@@ -110,6 +110,11 @@ impl Layout {
         remove(&self.channel, &self.path, self.taken)
     }
 
+    /// How many files the disk can still take; 0 where it does not count them, or does not say.
+    pub(super) fn free_inodes(&self) -> u64 {
+        rustix::fs::fstatvfs(&self.channel).map_or(0, |disk| disk.f_favail)
+    }
+
     /// What the inbox may grow to where nobody said: what the disk has less a reserve, at most [`MOST_INBOX`].
     pub(super) fn default_limit(&self) -> io::Result<u64> {
         let disk = rustix::fs::fstatvfs(&self.channel)?;

@@ -230,26 +230,26 @@ fn the_inbox_has_a_limit_and_what_is_removed_frees_space() {
         assert!(matches!(fixture.receive(Kind::File, "a", &[0; 100_001]), Err(Refusal::TooLarge { .. })));
         fixture.receive(Kind::File, "a", &[0; 60_000]).unwrap();
         let mut half = fixture.mailbox.receive(&head(Kind::File, "b")).unwrap();
-        half.write(&[0; 35_000]).unwrap();
+        half.write(&[0; 30_000]).unwrap();
         assert!(matches!(half.write(&[0; 5000]), Err(Refusal::NoSpace)));
         drop(half);
         let mut group = fixture.mailbox.receive_group(&head(Kind::Group, "g")).unwrap();
         let mut member = group.member(&head(Kind::File, "a")).unwrap();
-        member.write(&[0; 35_000]).unwrap();
+        member.write(&[0; 20_000]).unwrap();
         member.commit().unwrap();
         drop(group);
-        fixture.receive(Kind::File, "b", &[0; 35_000]).unwrap();
+        fixture.receive(Kind::File, "b", &[0; 20_000]).unwrap();
     });
     each_limited(Some(100_000), |fixture| {
-        let saved = fixture.receive(Kind::File, "a", &[0; 90_000]).unwrap();
+        let saved = fixture.receive(Kind::File, "a", &[0; 80_000]).unwrap();
         fs::remove_file(saved.path).unwrap();
-        fixture.receive(Kind::File, "b", &[0; 90_000]).unwrap();
+        fixture.receive(Kind::File, "b", &[0; 80_000]).unwrap();
     });
 }
 
 #[test]
 fn what_is_empty_counts_too() {
-    each_limited(Some(20 * 1024), |fixture| {
+    each_limited(Some(20 * 4096), |fixture| {
         let deep = ["d"; 10].join("/");
         fixture.receive(Kind::Dir, &deep, b"").unwrap();
         fixture.receive(Kind::Dir, &deep, b"").unwrap();

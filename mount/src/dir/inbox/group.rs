@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::sink::DirSink;
 use super::{Charge, Inbox, Staged, beneath, finish_file, io_refusal, refusal, safe, set_time};
-use crate::inbox::{ITEM_COST, candidates};
+use crate::inbox::candidates;
 use crate::name::{Root, SafeName};
 use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};
 
@@ -79,7 +79,7 @@ impl Group for Tree {
         set_time(&*root, mtime);
         let (dir, way) = inbox.parents(&inbox.layout.inbox, name.parents())?;
         let last = staged.place(&dir, &way, name.last())?;
-        kept.0.1.store(0, Ordering::Relaxed);
+        inbox.budget.keep(kept.0.1.swap(0, Ordering::Relaxed));
         Ok(inbox.saved(way + &last, kept.0.2.load(Ordering::Relaxed)))
     }
 }
@@ -127,13 +127,14 @@ impl Sink for Member {
         self.file.write_all(bytes).map_err(io_refusal)
     }
 
-    fn commit(mut self: Box<Self>) -> Result<Saved, Refusal> {
-        finish_file(&self.file, self.executable, self.mtime)?;
-        self.place.complete = true;
-        let size = self.charge.keep();
-        self.kept.0.1.fetch_add(size + ITEM_COST, Ordering::Relaxed);
-        self.kept.0.2.fetch_add(size, Ordering::Relaxed);
-        Ok(self.charge.inbox.saved(format!("{}{}", self.way, self.place.last), size))
+    fn commit(self: Box<Self>) -> Result<Saved, Refusal> {
+        let Self { charge, file, mut place, way, kept, _root, executable, mtime } = *self;
+        finish_file(&file, executable, mtime)?;
+        place.complete = true;
+        let (inbox, size) = (Arc::clone(&charge.inbox), charge.size());
+        kept.0.1.fetch_add(charge.hand_over(), Ordering::Relaxed);
+        kept.0.2.fetch_add(size, Ordering::Relaxed);
+        Ok(inbox.saved(format!("{way}{}", place.last), size))
     }
 }
 

@@ -47,7 +47,7 @@ impl Sink for FileSink {
     }
 
     fn commit(self: Box<Self>) -> Result<Saved, Refusal> {
-        let Self { file, staged, target, mut charge, executable, mtime } = *self;
+        let Self { file, staged, target, charge, executable, mtime } = *self;
         let inbox = Arc::clone(&staged.inbox);
         let name = match target {
             Target::Text => {
@@ -65,7 +65,9 @@ impl Sink for FileSink {
                 way + &last
             }
         };
-        Ok(inbox.saved(name, charge.keep()))
+        let size = charge.size();
+        inbox.budget.keep(charge.hand_over());
+        Ok(inbox.saved(name, size))
     }
 }
 
