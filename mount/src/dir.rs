@@ -11,6 +11,7 @@ mod lease;
 mod leave;
 mod linked;
 mod prepare;
+mod removal;
 mod snapshot;
 mod source;
 mod watch;

@@ -14,7 +14,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::beneath::{self, DIR_MODE, FILE_MODE};
-use super::layout::{self, INCOMING, Layout};
+use super::layout::{self, Layout};
+use super::removal;
 use crate::inbox::{Budget, Numbers, candidates, item_cost};
 use crate::name::{Root, SafeName};
 use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};
@@ -192,10 +193,9 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        let layout = &self.inbox.layout;
-        if !self.placed && rustix::fs::unlinkat(&layout.incoming, &*self.name, AtFlags::empty()).is_err() {
-            // A directory. What cannot be removed goes with the channel.
-            let _ = layout::remove_all(&layout.path.join(INCOMING).join(&self.name));
+        if !self.placed {
+            // What cannot be removed goes with the channel.
+            let _ = removal::remove(&self.inbox.layout.incoming, &self.name);
         }
     }
 }

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::OpenError;
-use super::beneath;
+use super::{beneath, removal};
 
 /// What an agent reads that lands in the directory without context.
 const README: &str = include_str!("../channel-readme.md");
@@ -30,8 +30,6 @@ pub(crate) const OUTBOX: &str = "outbox";
 pub(super) const INBOX: &str = "inbox";
 /// The texts in the inbox.
 pub(super) const MESSAGES: &str = "messages";
-/// How often taking the directory away is tried while somebody writes into it.
-const REMOVALS: usize = 16;
 /// The inbox never grows beyond this by itself, in bytes.
 const MOST_INBOX: u64 = 16 << 30;
 /// The largest part of a disk that stays free, in bytes: a tenth of what is free, and not more than this.
@@ -180,55 +178,31 @@ fn open_empty(path: &Path) -> Result<OwnedFd, OpenError> {
     Ok(dir)
 }
 
-/// Removes a channel's directory, or where it was taken with a mode, only what is in it. What has its place now, if
-/// it was moved, is not ours.
+/// Removes a channel's directory, or where it was taken with a mode, only what is in it. Where it was moved, what is in
+/// it goes all the same, and what has its place now is not ours.
 fn remove(channel: &OwnedFd, path: &Path, taken: Option<u32>) -> io::Result<()> {
-    let ours = fs::File::from(channel.try_clone()?).metadata()?;
-    let found = fs::symlink_metadata(path);
-    if found.is_ok_and(|found| (found.dev(), found.ino()) != (ours.dev(), ours.ino())) {
-        return Err(io::Error::other("it was moved, and something else has its place; remove it by hand"));
-    }
-    let Some(mode) = taken else { return remove_all(path) };
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_all(&entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
+    let is_here = || -> io::Result<bool> {
+        let ours = rustix::fs::fstat(channel)?;
+        match rustix::fs::lstat(path) {
+            Ok(found) => Ok((found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
         }
+    };
+    let moved = || match rustix::fs::fstat(channel) {
+        // It is removed, not moved.
+        Ok(ours) if ours.st_nlink == 0 => Ok(()),
+        _ => Err(io::Error::other("it was moved: what was in it is removed, and what has its place is not")),
+    };
+    if let Some(mode) = taken {
+        removal::clear(channel, || Ok(()))?;
+        fs::File::from(channel.try_clone()?).set_permissions(Permissions::from_mode(mode))?;
+        return if is_here()? { Ok(()) } else { moved() };
     }
-    fs::set_permissions(path, Permissions::from_mode(mode))
-}
-
-/// Removes a directory and everything below it, follows no link, and opens directories that their owner closed.
-pub(super) fn remove_all(path: &Path) -> io::Result<()> {
-    let mut result = Ok(());
-    for _ in 0..REMOVALS {
-        result = match fs::remove_dir_all(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            result => result,
-        };
-        match &result {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => make_writable(path)?,
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-            Err(_) => return result,
-        }
+    if !is_here()? {
+        removal::clear(channel, || Ok(()))?;
+        return moved();
     }
-    result
-}
-
-/// Lets the owner into every directory below: copies of read-only trees hold some.
-fn make_writable(path: &Path) -> io::Result<()> {
-    let mut found = vec![path.to_owned()];
-    while let Some(dir) = found.pop() {
-        fs::set_permissions(&dir, Permissions::from_mode(0o700))?;
-        for entry in fs::read_dir(&dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                found.push(entry.path());
-            }
-        }
-    }
-    Ok(())
+    // Only what is empty goes with this: who is quicker to put something else there loses nothing.
+    Ok(removal::clear(channel, || rustix::fs::rmdir(path))?)
 }

@@ -6,17 +6,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::FileType;
 
 use super::beneath;
-use super::layout;
 use super::lease;
+use super::removal;
 use super::worker::Order;
 use crate::outbox::{Leaving, Node, Stat};
 
@@ -43,15 +42,10 @@ pub(super) struct Leaver {
 }
 
 impl Leaver {
-    /// `place` is the path of `resting`; what changed goes back to the mailbox's thread by `orders`.
-    pub(super) fn new(
-        outbox: OwnedFd,
-        resting: OwnedFd,
-        place: PathBuf,
-        orders: Sender<Order>,
-    ) -> io::Result<Self> {
+    /// What changed goes back to the mailbox's thread by `orders`.
+    pub(super) fn new(outbox: OwnedFd, resting: OwnedFd, orders: Sender<Order>) -> io::Result<Self> {
         let (moved, arrivals) = channel();
-        let sweeper = Sweeper { resting: resting.try_clone()?, place, orders };
+        let sweeper = Sweeper { resting: resting.try_clone()?, orders };
         let thread =
             thread::Builder::new().name("mailbox-sweep".to_owned()).spawn(move || sweeper.run(&arrivals))?;
         Ok(Self { outbox, resting, last: 0, sweeper: Some((moved, thread)) })
@@ -101,7 +95,6 @@ impl Drop for Leaver {
 /// The thread that removes.
 struct Sweeper {
     resting: OwnedFd,
-    place: PathBuf,
     orders: Sender<Order>,
 }
 
@@ -131,13 +124,7 @@ impl Sweeper {
             let _ = self.orders.send(Order::Back(moved));
             return;
         }
-        let is_dir = matches!(moved.leaving.members.first(), Some((_, Stat { node: Node::Dir, .. })));
-        let removed = if is_dir {
-            layout::remove_all(&self.place.join(&moved.hidden))
-        } else {
-            rustix::fs::unlinkat(&self.resting, &*moved.hidden, AtFlags::empty()).map_err(io::Error::from)
-        };
-        if let Err(error) = removed {
+        if let Err(error) = removal::remove(&self.resting, &moved.hidden) {
             tracing::debug!(%error, "a delivered entry cannot be removed; it goes with the channel");
         }
     }

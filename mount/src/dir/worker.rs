@@ -75,9 +75,7 @@ impl Worker {
             let snapshots = Arc::clone(&snapshots);
             Preparer::new(Arc::new(move |ticket: &Ticket| snapshots.take(ticket)), orders.clone())
         };
-        let resting = layout.path.join(layout::LEAVING);
-        let leaver =
-            Leaver::new(layout.outbox.try_clone()?, layout.leaving.try_clone()?, resting, orders.clone())?;
+        let leaver = Leaver::new(layout.outbox.try_clone()?, layout.leaving.try_clone()?, orders.clone())?;
         let mut watch = Watch::new(orders)?;
         for name in [layout::OUTBOX, layout::CTL, layout::FLUSH] {
             watch.add(&layout.path.join(name))?;

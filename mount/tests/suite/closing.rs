@@ -7,11 +7,11 @@ use std::process::Command;
 use std::sync::Arc;
 
 use agent_wormhole_mount::dir::{DirMailbox, OpenError, Options, at_rest};
-use agent_wormhole_mount::{Ctl, Kind, Mailbox as _, Refusal};
+use agent_wormhole_mount::{Ctl, Kind, Mailbox as _, OutboxEvent, Outcome, Refusal};
 
 use notify::Watcher as _;
 
-use crate::fixture::{each, head, run};
+use crate::fixture::{LONG, each, head, run};
 
 fn open(path: &Path) -> Result<DirMailbox, OpenError> {
     DirMailbox::open(&Options::new(path.to_owned()), Box::new(|_| true))
@@ -241,6 +241,8 @@ fn what_took_the_place_of_the_channels_directory_is_not_removed() {
             }
             assert!(mailbox.close().unwrap_err().to_string().contains("was moved"));
             assert_eq!(fs::read(path.join("precious")).unwrap(), b"x");
+            let left = fs::read_dir(home.path().join("moved")).unwrap().count();
+            assert_eq!(left, 0, "what was in the channel is removed wherever it is");
             if is_link {
                 fs::remove_file(&path).unwrap();
             } else {
@@ -250,4 +252,35 @@ fn what_took_the_place_of_the_channels_directory_is_not_removed() {
             fs::remove_dir_all(home.path().join("moved")).unwrap();
         }
     }
+}
+
+#[test]
+fn what_takes_the_place_of_the_channels_directory_while_it_lives_loses_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("channel");
+    let (offers, offered) = std::sync::mpsc::channel();
+    let mailbox =
+        DirMailbox::open(&Options::new(path.clone()), Box::new(move |event| offers.send(event).is_ok()))
+            .unwrap();
+    mailbox.allow(9);
+    let mut group = mailbox.receive_group(&head(Kind::Group, "g")).unwrap();
+    group.member(&head(Kind::File, "a")).unwrap().commit().unwrap();
+    fs::write(path.join("outbox/a.msg"), "x").unwrap();
+    let OutboxEvent::Offer(offer) = offered.recv_timeout(LONG).unwrap() else { panic!("no offer") };
+    // Somebody else's directory, with what looks like ours.
+    fs::rename(&path, home.path().join("moved")).unwrap();
+    for name in [".leaving/1", ".incoming/0"] {
+        fs::create_dir_all(path.join(name)).unwrap();
+        fs::write(path.join(name).join("precious"), "x").unwrap();
+    }
+    drop(group);
+    mailbox.settle(offer.entry, Outcome::Delivered);
+    let resting = home.path().join("moved/.leaving");
+    crate::fixture::until(&home.path().join("moved/outbox"), || {
+        fs::read_dir(home.path().join("moved/outbox")).unwrap().count() == 0
+    });
+    crate::fixture::until(&resting, || fs::read_dir(&resting).unwrap().count() == 0);
+    assert_eq!(fs::read_dir(home.path().join("moved/.incoming")).unwrap().count(), 0);
+    assert!(mailbox.close().is_err());
+    assert!(path.join(".leaving/1/precious").exists() && path.join(".incoming/0/precious").exists());
 }
