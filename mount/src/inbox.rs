@@ -15,6 +15,17 @@ const MAX_REMEMBERED: usize = 1024;
 /// inode. So a peer cannot fill a disk with things that are small or empty.
 const ITEM_COST: u64 = 4096;
 
+/// The inbox never grows beyond this by itself, in bytes.
+const MOST_INBOX: u64 = 16 << 30;
+/// The largest part of a disk that stays free, in bytes: a tenth of what is free, and not more than this.
+const MOST_RESERVE: u64 = 1 << 30;
+
+/// What an inbox may grow to where nobody said, on a disk with so many bytes free: that less a reserve, at most 16 GiB.
+#[must_use]
+pub fn default_limit(free: u64) -> u64 {
+    (free - (free / 10).min(MOST_RESERVE)).min(MOST_INBOX)
+}
+
 /// What each file and directory costs besides its bytes in an inbox of this limit, on a disk with so many inodes free (0
 /// where it does not count them): an inbox that is full leaves a tenth of them.
 #[must_use]

@@ -4,11 +4,13 @@
 //! [`Outbox::renamed`]), asks [`Outbox::next`] what to do until it says nothing more, does it, tells how it went,
 //! and comes back at [`Outbox::deadline`]. Paths are relative to `outbox/`, with `/` between parts.
 
+mod apart;
 mod barrier;
 mod entry;
 mod queue;
 #[cfg(test)]
 mod tests;
+pub mod tickets;
 mod top;
 
 use std::borrow::Cow;
@@ -16,7 +18,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use barrier::{Answer, MAX_FAILED, MAX_FLUSHES};
+pub use apart::name_of;
+pub use barrier::{Answer, MAX_FAILED, MAX_FLUSHES, NO_RECEIPTS};
 pub use entry::{Identity, Node, Rules, Sign, Stat};
 
 use crate::{EntryId, LeftOut, MAX_TEXT, Outcome, ignore};
@@ -166,7 +169,7 @@ impl Outbox {
         let Some(entry) = self.entries.get_mut(path) else {
             return self.first_seen(path, stat, sign, now);
         };
-        let complete = sign == Sign::Complete;
+        let complete = sign.is_complete();
         if complete {
             (entry.touched, entry.tries) = (now, 0);
         }
@@ -185,7 +188,8 @@ impl Outbox {
         let (old, text) = (entry.state.clone(), entry.text);
         entry.identity = stat.identity;
         entry.text = is_text_name(path) && stat.node == Node::File && stat.identity.size <= MAX_TEXT;
-        (entry.complete, entry.order, entry.touched, entry.mark) = (complete, order, now, None);
+        (entry.complete, entry.held, entry.order) = (complete, sign == Sign::Held, order);
+        (entry.touched, entry.mark) = (now, None);
         // A text that was offered is a message of its own: the next one does not take it back.
         if let (State::Offered(id), false) = (old, text) {
             self.withdraw(id, End::Becomes(&Member::Path(path.into())));
@@ -249,7 +253,7 @@ impl Outbox {
         let (state, end) = match &outcome {
             Outcome::Delivered => (Some(State::Delivered), End::Settled),
             Outcome::Sent => {
-                (Some(State::Delivered), End::Failed(&path, "the peer's version gives no receipts"))
+                (Some(State::Delivered), End::Failed(&path, NO_RECEIPTS))
             }
             Outcome::Refused(why) => (Some(State::Refused(why.clone())), End::Failed(&path, why)),
             Outcome::Cancelled if is_current => {
@@ -338,7 +342,7 @@ impl Outbox {
         let beyond = self.beyond.iter().map(|beyond| beyond.name.as_str());
         let known = entries.chain(earlier.map(|(_, offer)| &offer.path)).map(|path| &**path);
         let all: Vec<&str> = known.chain(beyond).collect();
-        (all.iter().take(most).map(|path| (*path).to_owned()).collect(), all.len())
+        (all.iter().take(most).map(|path| name_of(path).to_owned()).collect(), all.len())
     }
 }
 
@@ -391,11 +395,13 @@ impl Outbox {
             text: is_text_name(path) && stat.node == Node::File && stat.identity.size <= MAX_TEXT,
             identity: stat.identity,
             state: State::Made,
-            complete: sign == Sign::Complete,
+            complete: sign.is_complete(),
+            held: sign == Sign::Held,
             order,
             touched: now,
             tries: 0,
             carried: false,
+            last_offer: None,
             mark: None,
         };
         self.tops.weigh(top_of(path), None, Some(entry.state.weight()), now);

@@ -30,10 +30,6 @@ pub(crate) const OUTBOX: &str = "outbox";
 pub(super) const INBOX: &str = "inbox";
 /// The texts in the inbox.
 pub(super) const MESSAGES: &str = "messages";
-/// The inbox never grows beyond this by itself, in bytes.
-const MOST_INBOX: u64 = 16 << 30;
-/// The largest part of a disk that stays free, in bytes: a tenth of what is free, and not more than this.
-const MOST_RESERVE: u64 = 1 << 30;
 
 /// The open directories of a channel.
 #[derive(Debug)]
@@ -113,11 +109,11 @@ impl Layout {
         rustix::fs::fstatvfs(&self.channel).map_or(0, |disk| disk.f_favail)
     }
 
-    /// What the inbox may grow to where nobody said: what the disk has less a reserve, at most [`MOST_INBOX`].
+    /// What the inbox may grow to where nobody said: what the disk has less a reserve, at most 16 GiB.
     pub(super) fn default_limit(&self) -> io::Result<u64> {
         let disk = rustix::fs::fstatvfs(&self.channel)?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        Ok((free - (free / 10).min(MOST_RESERVE)).min(MOST_INBOX))
+        Ok(crate::inbox::default_limit(free))
     }
 }
 

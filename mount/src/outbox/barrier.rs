@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::apart::name_of;
 use crate::EntryId;
 
 /// Most `flush` requests at once. Each may hold a name of every entry.
 pub const MAX_FLUSHES: usize = 16;
+/// Why something that a 0.1 peer was sent is not confirmed.
+pub const NO_RECEIPTS: &str = "the peer's version gives no receipts";
 /// Most names in one answer; how many there are in all is told, too.
 pub const MAX_FAILED: usize = 100;
 
@@ -110,7 +113,7 @@ impl Answer {
     pub fn fail(&mut self, name: &str, reason: &str) {
         self.failed_count += 1;
         if self.failed.len() < MAX_FAILED {
-            self.failed.push((name.to_owned(), reason.to_owned()));
+            self.failed.push((name_of(name).to_owned(), reason.to_owned()));
         }
     }
 }

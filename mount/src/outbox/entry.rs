@@ -43,6 +43,15 @@ pub enum Sign {
     Seen,
     /// Its last writer closed it, or it was renamed into place.
     Complete,
+    /// The same, but it was born as `mkstemp` makes a file and has that name still: its owner is about to rename it.
+    Held,
+}
+
+impl Sign {
+    /// Whether the last writer has closed it.
+    pub(super) const fn is_complete(self) -> bool {
+        matches!(self, Self::Complete | Self::Held)
+    }
 }
 
 /// The waiting times of a back end.
@@ -50,7 +59,8 @@ pub enum Sign {
 pub struct Rules {
     /// From the last close of a file to its offer. A text waits for nothing.
     pub settle: Duration,
-    /// The same for an empty file and an empty directory; a name that is not sent is reported after as long.
+    /// The same for an empty file, an empty directory and what was born as `mkstemp` does it; a name that is not sent is
+    /// reported after as long.
     pub empty: Duration,
     /// From the making of a link to its offer: `ln -sf` makes it under another name and renames it. One that was
     /// renamed into place waits for nothing.
@@ -76,6 +86,14 @@ impl Rules {
         file_stays: Duration::from_secs(2),
         dir_stays: Duration::from_secs(10),
         empty_dir_stays: Duration::from_secs(60),
+    };
+
+    /// The times of the FUSE back end, which sees every close.
+    pub const FUSE: Self = Self {
+        settle: Duration::from_millis(200),
+        link: Duration::ZERO,
+        text_stays: Duration::ZERO,
+        ..Self::DIR
     };
 }
 
@@ -142,8 +160,10 @@ pub(super) struct Entry {
     /// The content that was last seen; once offered, the one that was offered.
     pub(super) identity: Identity,
     pub(super) state: State,
-    /// Whether its last sign was [`Sign::Complete`].
+    /// Whether its last sign was [`Sign::Complete`] or [`Sign::Held`].
     pub(super) complete: bool,
+    /// Whether its last sign was [`Sign::Held`].
+    pub(super) held: bool,
     /// Place of its last close among all closes.
     pub(super) order: u64,
     /// Its last close or change.
@@ -152,6 +172,8 @@ pub(super) struct Entry {
     pub(super) tries: u32,
     /// A directory of which something was offered: it is known at the other end even when it is empty later.
     pub(super) carried: bool,
+    /// Its offer, or the last one that it had.
+    pub(super) last_offer: Option<EntryId>,
     /// The fingerprint of the bytes that were offered, where the identity may hide a change.
     pub(super) mark: Option<u64>,
 }

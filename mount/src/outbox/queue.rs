@@ -61,7 +61,7 @@ impl Outbox {
         let Some(entry) = self.entries.get_mut(path) else { return };
         match result {
             Prepared::Offered { identity, mark } => {
-                (entry.identity, entry.mark) = (identity, mark);
+                (entry.identity, entry.mark, entry.last_offer) = (identity, mark, Some(ticket.entry));
                 self.offers.insert(ticket.entry, Offered { path: Arc::clone(path), withdrawn: false });
                 self.set_state(path, State::Offered(ticket.entry), now);
                 let next = Member::Offer(ticket.entry);
@@ -248,7 +248,7 @@ impl Outbox {
             Node::Link if entry.complete => Duration::ZERO,
             Node::Link => self.rules.link,
             Node::Dir => self.rules.empty,
-            Node::File if entry.identity.size == 0 => self.rules.empty,
+            Node::File if entry.identity.size == 0 || entry.held => self.rules.empty,
             Node::File if entry.text && entry.complete => Duration::ZERO,
             Node::File => self.rules.settle,
         };

@@ -1,0 +1,300 @@
+//! Items on their way into a mounted inbox: their bytes go into memory, and the bell makes them visible.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use rustix::io::Errno;
+
+use super::Shared;
+use crate::bell::BellError;
+use crate::blob;
+use crate::error::FileError;
+use crate::files::{NODE_COST, Staged};
+use crate::name::{Root, SafeName};
+use crate::tree::Time;
+use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};
+
+/// The directory of the texts.
+const MESSAGES: &str = "messages";
+/// How often a name is chosen again that somebody took meanwhile.
+const TRIES: u32 = 8;
+
+/// Where everything arrives.
+pub(super) struct Inbox {
+    shared: Arc<Shared>,
+    channel: PathBuf,
+    closing: AtomicBool,
+    /// Held from the choice of a name until something has it.
+    placing: Mutex<()>,
+}
+
+impl Inbox {
+    pub(super) fn new(shared: Arc<Shared>, channel: PathBuf) -> Self {
+        Self { shared, channel, closing: AtomicBool::new(false), placing: Mutex::new(()) }
+    }
+
+    /// Refuses everything from now on.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(super) fn receive(self: &Arc<Self>, head: &Incoming<'_>) -> Result<Box<dyn Sink>, Refusal> {
+        self.check(head)?;
+        let mtime = head.mtime.map(Time::from);
+        Ok(match head.kind {
+            Kind::Text => Box::new(FileSink::new(self, Target::Text, false, None)),
+            Kind::File => {
+                Box::new(FileSink::new(self, Target::Inbox(safe(head.name, Root::Inbox)?), head.executable, mtime))
+            }
+            Kind::Dir | Kind::Group => {
+                let name = safe(head.name, Root::Inbox)?;
+                Box::new(DirSink { inbox: Arc::clone(self), name, group: None, mtime })
+            }
+        })
+    }
+
+    pub(super) fn receive_group(self: &Arc<Self>, head: &Incoming<'_>) -> Result<Box<dyn Group>, Refusal> {
+        self.check(head)?;
+        let mtime = head.mtime.map(Time::from);
+        let name = safe(head.name, Root::Inbox)?;
+        let staged = self.shared.files().stage_dir(mtime).map_err(|error| self.refusal(error))?;
+        let root = Arc::new(Unstage { inbox: Arc::clone(self), staged: Some(staged) });
+        Ok(Box::new(Tree { inbox: Arc::clone(self), name, root, mtime, size: Arc::default() }))
+    }
+
+    /// What can be said before the first byte.
+    fn check(&self, head: &Incoming<'_>) -> Result<(), Refusal> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(Refusal::Closing);
+        }
+        let files = self.shared.files();
+        let limit = files.inbox_limit();
+        match head.size {
+            Some(size) if size > limit.saturating_sub(NODE_COST) => Err(Refusal::TooLarge { limit }),
+            Some(size) if !files.inbox_takes(size) => Err(Refusal::NoSpace),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn refusal(&self, error: FileError) -> Refusal {
+        match error {
+            FileError::NoSpace => Refusal::NoSpace,
+            FileError::TooLarge => Refusal::TooLarge { limit: self.shared.files().inbox_limit() },
+            FileError::NameTooLong | FileError::Invalid => Refusal::BadName,
+            FileError::Closed => Refusal::Closing,
+            other => Refusal::Io(crate::error::errno(other).into()),
+        }
+    }
+
+    /// Gives something staged the first of its names that is free.
+    fn place(&self, staged: &Staged, parts: &[String]) -> Result<String, Refusal> {
+        let _alone = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..TRIES {
+            let chosen = self.shared.files().choose(parts, false);
+            let (way, name) = chosen.map_err(|error| self.refusal(error))?;
+            match self.shared.bell.place(&staged.name, &way, &name) {
+                Ok(()) => {}
+                Err(BellError::Errno(Errno::EXIST)) => continue,
+                Err(BellError::Errno(errno)) => return Err(refusal_of(errno)),
+                Err(BellError::Gone(_) | BellError::Closed) => {
+                    let mut files = self.shared.files();
+                    if !files.is_placed(staged) {
+                        let placed = files.place_without_bell(staged, &way, &name);
+                        drop(files);
+                        placed.map_err(|error| self.refusal(error))?;
+                    }
+                }
+            }
+            return Ok(way.into_iter().chain([name]).collect::<Vec<_>>().join("/"));
+        }
+        Err(Refusal::BadName)
+    }
+
+    /// Makes or enters a directory and those on the way.
+    fn make_dirs(&self, parts: &[String], mtime: Option<Time>) -> Result<String, Refusal> {
+        let _alone = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
+        let chosen = self.shared.files().choose(parts, true);
+        let (mut way, name) = chosen.map_err(|error| self.refusal(error))?;
+        way.push(name);
+        match self.shared.bell.make_dirs(&way) {
+            Ok(()) => {}
+            Err(BellError::Errno(errno)) => return Err(refusal_of(errno)),
+            Err(BellError::Gone(_) | BellError::Closed) => {
+                let made = self.shared.files().make_dirs_without_bell(&way);
+                made.map_err(|error| self.refusal(error))?;
+            }
+        }
+        if let Some(mtime) = mtime {
+            self.shared.files().stamp_inbox(&way, mtime);
+        }
+        Ok(way.join("/"))
+    }
+
+    fn saved(&self, name: String, size: u64) -> Saved {
+        Saved { path: self.channel.join("inbox").join(&name), name, size }
+    }
+}
+
+fn refusal_of(errno: Errno) -> Refusal {
+    match errno {
+        Errno::NOSPC | Errno::DQUOT => Refusal::NoSpace,
+        Errno::NAMETOOLONG | Errno::ILSEQ | Errno::INVAL => Refusal::BadName,
+        errno => Refusal::Io(errno.into()),
+    }
+}
+
+fn safe(name: &str, root: Root) -> Result<SafeName, Refusal> {
+    SafeName::parse(name, root).map_err(|_| Refusal::BadName)
+}
+
+/// Something staged that goes unless it is placed.
+struct Unstage {
+    inbox: Arc<Inbox>,
+    staged: Option<Staged>,
+}
+
+impl Drop for Unstage {
+    fn drop(&mut self) {
+        if let Some(staged) = &self.staged {
+            let mut files = self.inbox.shared.files();
+            if !files.is_placed(staged) {
+                files.unstage(staged);
+            }
+        }
+    }
+}
+
+/// Where a file goes when it is complete.
+enum Target {
+    /// To the messages, under the next number.
+    Text,
+    /// Under its own name.
+    Inbox(SafeName),
+    /// Into a group, whose bytes it adds to.
+    Group(SafeName, Arc<Unstage>, Arc<Mutex<u64>>),
+}
+
+/// A file or text.
+struct FileSink {
+    inbox: Arc<Inbox>,
+    content: blob::Content,
+    target: Target,
+    executable: bool,
+    mtime: Option<Time>,
+}
+
+impl FileSink {
+    fn new(inbox: &Arc<Inbox>, target: Target, executable: bool, mtime: Option<Time>) -> Self {
+        let content = inbox.shared.files().incoming();
+        Self { inbox: Arc::clone(inbox), content, target, executable, mtime }
+    }
+}
+
+impl Sink for FileSink {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let limit = self.inbox.shared.files().inbox_limit();
+        let size = self.content.len().saturating_add(bytes.len() as u64);
+        if size > limit.saturating_sub(NODE_COST) {
+            return Err(Refusal::TooLarge { limit });
+        }
+        let written = self.content.write_at(self.content.len(), bytes);
+        written.map_err(|error| self.inbox.refusal(error.into()))
+    }
+
+    fn commit(self: Box<Self>) -> Result<Saved, Refusal> {
+        let Self { inbox, content, target, executable, mtime } = *self;
+        let size = content.len();
+        let staged = inbox.shared.files().stage_file(content, executable, mtime);
+        let mut staged = staged.map_err(|error| inbox.refusal(error))?;
+        let name = match target {
+            Target::Group(name, root, sum) => {
+                let group = root.staged.as_ref().ok_or(Refusal::Closing)?;
+                let joined = inbox.shared.files().join(group, staged, name.parts());
+                *sum.lock().unwrap_or_else(PoisonError::into_inner) += size;
+                joined.map_err(|error| inbox.refusal(error))?
+            }
+            Target::Text => {
+                let number = inbox.shared.files().next_text();
+                let unstage = Unstage { inbox: Arc::clone(&inbox), staged: None };
+                let parts = [MESSAGES.to_owned(), format!("{number:04}.txt")];
+                place(unstage, &mut staged, &parts)?
+            }
+            Target::Inbox(name) => {
+                let unstage = Unstage { inbox: Arc::clone(&inbox), staged: None };
+                place(unstage, &mut staged, name.parts())?
+            }
+        };
+        Ok(inbox.saved(name, size))
+    }
+}
+
+/// Places something, or takes it away.
+fn place(unstage: Unstage, staged: &mut Staged, parts: &[String]) -> Result<String, Refusal> {
+    let placed = unstage.inbox.place(staged, parts);
+    if placed.is_err() {
+        unstage.inbox.shared.files().unstage(staged);
+    }
+    placed
+}
+
+/// A directory without its content, in the inbox or in a group.
+struct DirSink {
+    inbox: Arc<Inbox>,
+    name: SafeName,
+    group: Option<Arc<Unstage>>,
+    mtime: Option<Time>,
+}
+
+impl Sink for DirSink {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        if bytes.is_empty() { Ok(()) } else { Err(Refusal::Io(std::io::ErrorKind::IsADirectory.into())) }
+    }
+
+    fn commit(self: Box<Self>) -> Result<Saved, Refusal> {
+        let Self { inbox, name, group, mtime } = *self;
+        let name = match group.as_ref().and_then(|group| group.staged.as_ref()) {
+            Some(group) => {
+                let joined = inbox.shared.files().join_dir(group, name.parts(), mtime);
+                joined.map_err(|error| inbox.refusal(error))?
+            }
+            None => inbox.make_dirs(name.parts(), mtime)?,
+        };
+        Ok(inbox.saved(name, 0))
+    }
+}
+
+/// A directory that becomes visible whole.
+struct Tree {
+    inbox: Arc<Inbox>,
+    name: SafeName,
+    root: Arc<Unstage>,
+    mtime: Option<Time>,
+    size: Arc<Mutex<u64>>,
+}
+
+impl Group for Tree {
+    fn member(&mut self, head: &Incoming<'_>) -> Result<Box<dyn Sink>, Refusal> {
+        self.inbox.check(head)?;
+        let name = safe(head.name, Root::Group)?;
+        let mtime: Option<SystemTime> = head.mtime;
+        let (mtime, root) = (mtime.map(Time::from), Arc::clone(&self.root));
+        Ok(match head.kind {
+            Kind::Dir => Box::new(DirSink { inbox: Arc::clone(&self.inbox), name, group: Some(root), mtime }),
+            Kind::Text | Kind::File | Kind::Group => {
+                let target = Target::Group(name, root, Arc::clone(&self.size));
+                Box::new(FileSink::new(&self.inbox, target, head.executable, mtime))
+            }
+        })
+    }
+
+    fn commit(self: Box<Self>) -> Result<Saved, Refusal> {
+        let Self { inbox, name, root, mtime, size } = *self;
+        let staged = root.staged.as_ref().ok_or(Refusal::Closing)?;
+        inbox.shared.files().stamp(staged, mtime);
+        let placed = inbox.place(staged, name.parts())?;
+        let size = *size.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(inbox.saved(placed, size))
+    }
+}
