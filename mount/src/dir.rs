@@ -3,17 +3,13 @@
 //! Owns the channel's directory from its making to its removal, one thread for the outbox, and one that removes what
 //! was delivered. What it decides, it decides in [`crate::outbox`] and [`crate::inbox`].
 
-mod beneath;
 mod inbox;
 mod journal;
 pub(crate) mod layout;
 mod lease;
 mod leave;
-mod linked;
-mod prepare;
 mod removal;
 mod snapshot;
-mod source;
 mod watch;
 mod worker;
 
@@ -34,7 +30,7 @@ use worker::{Order, Worker};
 
 /// Renames a path and never replaces: EEXIST where the new one is taken.
 pub(crate) fn rename_new(old: &Path, new: &Path) -> Result<(), rustix::io::Errno> {
-    beneath::rename_new(rustix::fs::CWD, old, rustix::fs::CWD, new)
+    crate::beneath::rename_new(rustix::fs::CWD, old, rustix::fs::CWD, new)
 }
 
 /// How a mailbox is made.

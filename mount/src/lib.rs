@@ -8,12 +8,16 @@
 //! [`name`], [`ignore`], [`outbox`] and [`inbox`] decide and do no I/O; [`dir`] is the back end that acts; [`client`] is
 //! what other processes do with a mailbox by files alone.
 
+pub(crate) mod beneath;
 pub mod client;
 pub mod dir;
 pub mod ignore;
 pub mod inbox;
+pub(crate) mod linked;
 pub mod name;
 pub mod outbox;
+pub(crate) mod prepare;
+pub(crate) mod source;
 
 use std::fmt;
 use std::io;

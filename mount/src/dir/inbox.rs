@@ -13,9 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{AtFlags, Dir, FileType, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::beneath::{self, DIR_MODE, FILE_MODE};
 use super::layout::{self, Layout};
 use super::removal;
+use crate::beneath::{self, DIR_MODE, FILE_MODE};
 use crate::inbox::{Budget, Numbers, candidates, item_cost};
 use crate::name::{Root, SafeName};
 use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};

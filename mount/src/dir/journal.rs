@@ -8,8 +8,8 @@ use std::os::unix::fs::MetadataExt as _;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::beneath;
 use super::layout::{self, Layout};
+use crate::beneath;
 
 /// The log, in `inbox/`.
 const LOG: &str = "log.jsonl";

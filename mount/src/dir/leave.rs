@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 
-use super::beneath;
 use super::lease;
 use super::removal;
 use super::worker::Order;
+use crate::beneath;
 use crate::outbox::{Leaving, Node, Stat};
 
 /// How long an entry rests outside before it is removed: much longer than an open takes between finding the file and

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::beneath::{self, DIR_MODE};
+use crate::beneath::{self, DIR_MODE};
 
 /// How often it is tried while somebody writes into it.
 const REMOVALS: usize = 16;

@@ -9,11 +9,12 @@ use std::time::Duration;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::beneath;
 use super::lease;
-use super::linked::{Linked, place_of};
-use super::source::{OpenFile, time};
+use crate::beneath;
+use crate::linked::{Linked, place_of};
 use crate::outbox::{Identity, Node, Prepared, Ticket};
+use crate::prepare::Taken;
+use crate::source::{OpenFile, time};
 use crate::{Content, Kind, MAX_TEXT, MAX_WHOLE, Offer, SourceError};
 
 /// The longest tick of a file system's clock. What was written less than this ago may be written again within the same
@@ -33,9 +34,6 @@ pub(super) fn fingerprint(bytes: &[u8]) -> u64 {
     hasher.write(bytes);
     hasher.finish()
 }
-
-/// An offer and the content that was offered, or why there is none.
-pub(super) type Taken = Result<(Offer, Identity), Prepared>;
 
 /// Takes snapshots of one outbox.
 pub(super) struct Snapshots {

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::beneath;
 use super::layout::{self, Layout};
 use super::leave::{Leaver, Moved};
-use super::prepare::Preparer;
-use super::snapshot::{self, Snapshots, Taken};
+use super::snapshot::{self, Snapshots};
 use super::watch::{self, Watch};
+use crate::beneath;
 use crate::outbox::{self, Action, Answer, MAX_ENTRIES, Node, Outbox, Prepared, Rules, Stat, Ticket};
+use crate::prepare::{Preparer, Taken};
 use crate::{Content, Ctl, EntryId, LeftOut, OutboxEvent, Outcome, Outlet, ignore, name};
 
 /// How long the new name of a moved file may take to arrive after the old one. The kernel tells both in one system
@@ -73,7 +73,12 @@ impl Worker {
         let snapshots = Arc::new(Snapshots::new(&layout.channel, outbox, layout.incoming.try_clone()?)?);
         let preparer = {
             let snapshots = Arc::clone(&snapshots);
-            Preparer::new(Arc::new(move |ticket: &Ticket| snapshots.take(ticket)), orders.clone())
+            let late = orders.clone();
+            Preparer::new(
+                move |ticket| snapshots.take(ticket),
+                // After the thread's end there is nothing to be done any more.
+                move |ticket, taken| drop(late.send(Order::Prepared(ticket, taken))),
+            )
         };
         let leaver = Leaver::new(layout.outbox.try_clone()?, layout.leaving.try_clone()?, orders.clone())?;
         let mut watch = Watch::new(orders)?;

@@ -17,7 +17,7 @@ fn every_row_names_a_test_that_exists() {
         "src/ignore.rs",
         "src/inbox.rs",
         "src/outbox/tests.rs",
-        "src/dir/prepare.rs",
+        "src/prepare.rs",
         "src/dir/watch.rs",
         "src/dir/worker/tests.rs",
     ]

@@ -10,9 +10,9 @@ use rustix::path::Arg;
 use crate::outbox::Identity;
 
 /// Files of ours: owner only.
-pub(super) const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
+pub(crate) const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 /// Directories of ours, and files that may be run.
-pub(super) const DIR_MODE: Mode = Mode::from_raw_mode(0o700);
+pub(crate) const DIR_MODE: Mode = Mode::from_raw_mode(0o700);
 /// How a directory is opened.
 const DIR_FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -24,43 +24,43 @@ const READ_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 
 /// Opens one directory in another; a link is ENOTDIR or ELOOP.
-pub(super) fn open_dir(dir: impl AsFd, name: impl Arg) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_dir(dir: impl AsFd, name: impl Arg) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(dir, name, DIR_FLAGS, Mode::empty())
 }
 
 /// Makes a directory in another, whatever the umask is. An existing one is EEXIST.
-pub(super) fn make_dir(dir: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+pub(crate) fn make_dir(dir: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
     rustix::fs::mkdirat(&dir, name, DIR_MODE)?;
     rustix::fs::chmodat(&dir, name, DIR_MODE, AtFlags::empty())?;
     open_dir(dir, name)
 }
 
 /// Opens a file for reading by its path below `root`, following no link on the way.
-pub(super) fn open_file(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_file(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
     let (parent, name) = split(root.as_fd(), path)?;
     rustix::fs::openat(parent.as_fd(root.as_fd()), name, READ_FLAGS, Mode::empty())
 }
 
 /// Opens a directory by its path below `root`, following no link on the way. `None` is `root` itself.
-pub(super) fn open_dir_at(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_dir_at(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
     let (parent, name) = split(root.as_fd(), path)?;
     open_dir(parent.as_fd(root.as_fd()), name)
 }
 
 /// Creates a file that was not there, for writing.
-pub(super) fn create_file(dir: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+pub(crate) fn create_file(dir: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, FILE_MODE)
 }
 
 /// What is at a path below `root`, the last link not followed.
-pub(super) fn look(root: impl AsFd, path: &str) -> Result<(FileType, Identity), Errno> {
+pub(crate) fn look(root: impl AsFd, path: &str) -> Result<(FileType, Identity), Errno> {
     let stat = rustix::fs::statat(root, path, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok((FileType::from_raw_mode(stat.st_mode), identity(&stat)))
 }
 
 /// The identity in a stat.
-pub(super) fn identity(stat: &rustix::fs::Stat) -> Identity {
+pub(crate) fn identity(stat: &rustix::fs::Stat) -> Identity {
     Identity {
         inode: stat.st_ino,
         size: u64::try_from(stat.st_size).unwrap_or(0),
@@ -69,7 +69,7 @@ pub(super) fn identity(stat: &rustix::fs::Stat) -> Identity {
 }
 
 /// Renames and never replaces: EEXIST where the new name is taken.
-pub(super) fn rename_new<P: Arg + Copy>(from: impl AsFd, old: P, to: impl AsFd, new: P) -> Result<(), Errno> {
+pub(crate) fn rename_new<P: Arg + Copy>(from: impl AsFd, old: P, to: impl AsFd, new: P) -> Result<(), Errno> {
     match rustix::fs::renameat_with(&from, old, &to, new, RenameFlags::NOREPLACE) {
         // File systems without the flag: a link is as exclusive, but for files only.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
@@ -88,7 +88,7 @@ pub(super) fn rename_new<P: Arg + Copy>(from: impl AsFd, old: P, to: impl AsFd, 
 }
 
 /// The names in a directory, with their types where the file system tells them. Not `.` and `..`.
-pub(super) fn names(dir: impl AsFd) -> io::Result<impl Iterator<Item = io::Result<std::ffi::CString>>> {
+pub(crate) fn names(dir: impl AsFd) -> io::Result<impl Iterator<Item = io::Result<std::ffi::CString>>> {
     let entries = rustix::fs::Dir::read_from(dir)?;
     let names = entries.map(|entry| Ok(entry?.file_name().to_owned()));
     Ok(names.filter(|name: &io::Result<std::ffi::CString>| {

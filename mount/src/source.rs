@@ -8,20 +8,20 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use rustix::fs::FileType;
 
-use super::beneath::identity;
+use crate::beneath::identity;
 use crate::outbox::Identity;
 use crate::{Content, MAX_WHOLE, Source, SourceError};
 
 /// An open file and what it was when it was opened.
-pub(super) struct OpenFile {
+pub(crate) struct OpenFile {
     file: File,
-    pub(super) identity: Identity,
-    pub(super) executable: bool,
+    pub(crate) identity: Identity,
+    pub(crate) executable: bool,
 }
 
 impl OpenFile {
     /// Takes an opened file; `None` where it is no regular file.
-    pub(super) fn new(file: OwnedFd) -> io::Result<Option<Self>> {
+    pub(crate) fn new(file: OwnedFd) -> io::Result<Option<Self>> {
         let stat = rustix::fs::fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Ok(None);
@@ -30,16 +30,16 @@ impl OpenFile {
         Ok(Some(Self { file: file.into(), identity: identity(&stat), executable }))
     }
 
-    pub(super) const fn file(&self) -> &File {
+    pub(crate) const fn file(&self) -> &File {
         &self.file
     }
 
-    pub(super) fn mtime(&self) -> Option<SystemTime> {
+    pub(crate) fn mtime(&self) -> Option<SystemTime> {
         time(self.identity.mtime)
     }
 
     /// All bytes, of a file of at most `most`.
-    pub(super) fn whole(&mut self, most: u64) -> Result<Bytes, SourceError> {
+    pub(crate) fn whole(&mut self, most: u64) -> Result<Bytes, SourceError> {
         if self.identity.size > most {
             return Err(SourceError::Changed);
         }
@@ -57,7 +57,7 @@ impl OpenFile {
     }
 
     /// The bytes in memory where they are few, else the file itself.
-    pub(super) fn content(mut self) -> Result<Content, SourceError> {
+    pub(crate) fn content(mut self) -> Result<Content, SourceError> {
         if self.identity.size <= MAX_WHOLE {
             return Ok(Content::Whole(self.whole(MAX_WHOLE)?));
         }
@@ -66,7 +66,7 @@ impl OpenFile {
 
     /// A file with the same bytes that nobody else can change, sharing its blocks, where the file system can do
     /// that; it lives in `place` without a name.
-    pub(super) fn cloned(self, place: &OwnedFd) -> Result<Self, Self> {
+    pub(crate) fn cloned(self, place: &OwnedFd) -> Result<Self, Self> {
         let Ok(copy) = clone_file(&self.file, place) else { return Err(self) };
         if self.check().is_err() {
             return Err(self);
@@ -86,7 +86,7 @@ fn clone_file(file: &File, place: &OwnedFd) -> Result<OwnedFd, rustix::io::Errno
     use rustix::fs::OFlags;
 
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let copy = rustix::fs::openat(place, ".", flags, super::beneath::FILE_MODE)?;
+    let copy = rustix::fs::openat(place, ".", flags, crate::beneath::FILE_MODE)?;
     rustix::fs::ioctl_ficlone(&copy, file)?;
     Ok(copy)
 }
@@ -97,7 +97,7 @@ fn clone_file(_file: &File, _place: &OwnedFd) -> Result<OwnedFd, rustix::io::Err
 }
 
 /// Seconds and nanoseconds since 1970.
-pub(super) fn time((seconds, nanos): (i64, u32)) -> Option<SystemTime> {
+pub(crate) fn time((seconds, nanos): (i64, u32)) -> Option<SystemTime> {
     let whole = Duration::from_secs(seconds.unsigned_abs());
     let at = if seconds < 0 {
         SystemTime::UNIX_EPOCH.checked_sub(whole)?

@@ -5,16 +5,16 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Dir, FileType};
 use rustix::io::Errno;
 
-use super::beneath::{self, identity};
-use super::source::{OpenFile, time};
+use crate::beneath::{self, identity};
 use crate::name::{MAX_DEPTH, MAX_PATH};
+use crate::source::{OpenFile, time};
 use crate::{Content, Kind, LeftOut, Member, SourceError, Tree, ignore, name};
 
 /// Most names of a group that are reported as left out between two calls; how many more there are is told.
 const MAX_LEFT_OUT: usize = 1000;
 
 /// The walk: its open directories, outermost first, and the directory it must not enter.
-pub(super) struct Linked {
+pub(crate) struct Linked {
     levels: Vec<Level>,
     /// The channel's own directory: device and inode.
     own: (u64, u64),
@@ -29,7 +29,7 @@ struct Level {
 }
 
 /// The device and inode of an open directory.
-pub(super) fn place_of(dir: &OwnedFd) -> Result<(u64, u64), Errno> {
+pub(crate) fn place_of(dir: &OwnedFd) -> Result<(u64, u64), Errno> {
     let stat = rustix::fs::fstat(dir)?;
     #[allow(clippy::useless_conversion, reason = "the type of a device number differs between platforms")]
     Ok((u64::from(stat.st_dev), stat.st_ino))
@@ -37,7 +37,7 @@ pub(super) fn place_of(dir: &OwnedFd) -> Result<(u64, u64), Errno> {
 
 impl Linked {
     /// Begins at an open directory.
-    pub(super) fn new(dir: OwnedFd, own: (u64, u64)) -> Result<Self, Errno> {
+    pub(crate) fn new(dir: OwnedFd, own: (u64, u64)) -> Result<Self, Errno> {
         let levels = vec![Level { dir: Dir::new(dir)?, prefix: String::new() }];
         Ok(Self { levels, own, left_out: Vec::new(), more_left_out: 0 })
     }

@@ -1,14 +1,13 @@
 //! Tickets become offers on the mailbox's own thread, but for links: their targets may lie on a file system that is
-//! slow or does not answer at all, and nothing else in the outbox waits for that.
+//! slow or does not answer at all, and nothing else in the outbox waits for that. Owns the threads that wait.
 
 use std::sync::Arc;
-use std::sync::mpsc::{SendError, Sender, sync_channel};
+use std::sync::mpsc::{SendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use super::snapshot::Taken;
-use super::worker::Order;
-use crate::outbox::{Node, Prepared, Ticket};
+use crate::Offer;
+use crate::outbox::{Identity, Node, Prepared, Ticket};
 
 /// How long a link's target is waited for, so that what was written after it stays behind it. Nearly every open is a
 /// thousand times faster.
@@ -16,38 +15,44 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// Most targets that are waited for at once, each on a thread. Other links are tried again later.
 const MAX_SLOW: usize = 16;
 
-/// What makes an offer of a ticket; may block.
-pub(super) type Take = dyn Fn(&Ticket) -> Taken + Send + Sync;
+/// An offer and the content that was offered, or why there is none.
+pub(crate) type Taken = Result<(Offer, Identity), Prepared>;
+type Take = dyn Fn(&Ticket) -> Taken + Send + Sync;
+type Late = dyn Fn(Ticket, Taken) + Send + Sync;
 
 /// Makes offers, and does not wait for slow ones.
-pub(super) struct Preparer {
+pub(crate) struct Preparer {
     take: Arc<Take>,
     /// Where late answers go. The threads share it: how many there are is how many are still waiting.
-    orders: Arc<Sender<Order>>,
+    late: Arc<Late>,
 }
 
 impl Preparer {
-    pub(super) fn new(take: Arc<Take>, orders: Sender<Order>) -> Self {
-        Self { take, orders: Arc::new(orders) }
+    /// `take` makes an offer of a ticket and may block. `late` gets an answer that took long, on another thread; the
+    /// mailbox may have ended by then.
+    pub(crate) fn new(
+        take: impl Fn(&Ticket) -> Taken + Send + Sync + 'static,
+        late: impl Fn(Ticket, Taken) + Send + Sync + 'static,
+    ) -> Self {
+        Self { take: Arc::new(take), late: Arc::new(late) }
     }
 
-    /// The answer to a ticket; `None` where it comes later, as an order.
-    pub(super) fn prepare(&self, ticket: &Ticket) -> Option<Taken> {
+    /// The answer to a ticket; `None` where it comes later, to `late`.
+    pub(crate) fn prepare(&self, ticket: &Ticket) -> Option<Taken> {
         if ticket.node != Node::Link {
             return Some((self.take)(ticket));
         }
         // Like something that changes: it is tried again, less and less often.
         let later = || Some(Err(Prepared::Changed(ticket.identity)));
-        if Arc::strong_count(&self.orders) > MAX_SLOW {
+        if Arc::strong_count(&self.late) > MAX_SLOW {
             return later();
         }
         // Without room: what nobody takes in time comes back to who sent it.
         let (reply, answer) = sync_channel(0);
-        let (take, orders, asked) = (Arc::clone(&self.take), Arc::clone(&self.orders), ticket.clone());
+        let (take, late, asked) = (Arc::clone(&self.take), Arc::clone(&self.late), ticket.clone());
         let opening = thread::Builder::new().name("mailbox-link".to_owned()).spawn(move || {
             if let Err(SendError(taken)) = reply.send(take(&asked)) {
-                // The mailbox may have ended.
-                let _ = orders.send(Order::Prepared(asked, taken));
+                late(asked, taken);
             }
         });
         match opening {
@@ -61,13 +66,12 @@ impl Preparer {
 mod tests {
     use super::*;
     use std::sync::Mutex;
-    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
     use crate::EntryId;
-    use crate::outbox::Identity;
 
     /// What holds slow targets back, the preparer, and its late answers.
-    fn rig() -> (Sender<()>, Preparer, Receiver<Order>) {
+    fn rig() -> (Sender<()>, Preparer, Receiver<(Ticket, Taken)>) {
         let (go, held) = channel();
         let held = Mutex::new(held);
         let take = move |ticket: &Ticket| {
@@ -77,8 +81,9 @@ mod tests {
             }
             Err(Prepared::Gone)
         };
-        let (orders, late) = channel();
-        (go, Preparer::new(Arc::new(take), orders), late)
+        let (answers, late) = channel();
+        let answer = move |ticket, taken| drop(answers.send((ticket, taken)));
+        (go, Preparer::new(take, answer), late)
     }
 
     fn ticket(id: u64, path: &str, node: Node) -> Ticket {
@@ -95,9 +100,7 @@ mod tests {
         let quick = preparer.prepare(&ticket(3, "b", Node::Link));
         go.send(()).unwrap();
         for _ in 0..if quick.is_some() { 1 } else { 2 } {
-            let Order::Prepared(ticket, Err(Prepared::Gone)) = late.recv().unwrap() else {
-                panic!("no answer")
-            };
+            let (ticket, Err(Prepared::Gone)) = late.recv().unwrap() else { panic!("no answer") };
             assert!([EntryId(1), EntryId(3)].contains(&ticket.entry));
         }
     }
