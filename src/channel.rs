@@ -3,6 +3,7 @@
 //! Owns the driver and the threads around it, the only clock of the client and the only `select!`. The protocol is
 //! `session`'s, links are `transport`'s, the directory is the mailbox's.
 
+mod backend;
 mod credit;
 mod driver;
 mod journal;
@@ -20,6 +21,7 @@ mod store;
 mod tests;
 
 use agent_wormhole_mount::dir::OpenError;
+use agent_wormhole_mount::mounted::MountError;
 
 use crate::rundir::RundirError;
 pub use start::run;
@@ -78,6 +80,9 @@ pub enum ChannelError {
     /// No mailbox there.
     #[error(transparent)]
     Mailbox(#[from] OpenError),
+    /// No mount, which was asked for.
+    #[error("the directory cannot be mounted: {0}; use --mount auto, or --mount dir for a real directory")]
+    Mount(#[from] MountError),
     /// No thread, no signal handler, no runtime.
     #[error("the system gives no thread, timer or signal handler: {0}")]
     Runtime(std::io::Error),

@@ -45,8 +45,17 @@ use crate::rundir::{Channel, RuntimeDir, find};
 /// Runs the command that was typed. A panic is an internal error, after the destructors have tidied up.
 #[must_use]
 pub fn run() -> ExitCode {
+    if is_bell() {
+        title::forbid_dumps();
+        return agent_wormhole_mount::bell::run();
+    }
     let exit = std::panic::catch_unwind(command).unwrap_or(Exit::Internal);
     ExitCode::from(exit.code())
+}
+
+/// Whether this is the child of a mounted channel: no command for people, so it is in no help.
+fn is_bell() -> bool {
+    std::env::args_os().skip(1).eq(["bell"])
 }
 
 fn command() -> Exit {
@@ -82,7 +91,7 @@ fn start(options: channel::options::Options) -> Result<Exit, Failure> {
         ChannelError::Mailbox(
             OpenError::NotEmpty(_) | OpenError::NotADirectory(_) | OpenError::NotOurs(_),
         ) => Failure::usage(error),
-        ChannelError::Mailbox(OpenError::Io { .. }) | ChannelError::Runtime(_) => {
+        ChannelError::Mailbox(OpenError::Io { .. }) | ChannelError::Mount(_) | ChannelError::Runtime(_) => {
             Failure { exit: Exit::Internal, why: error.into() }
         }
     })?;

@@ -350,6 +350,10 @@ pub struct ChannelEvent {
     pub nameplate: String,
     /// The channel's directory, absolute.
     pub mount: String,
+    /// Which back end it is: `fuse` or `dir`.
+    pub backend: String,
+    /// Why it is `dir`.
+    pub why: Option<String>,
     /// How the peer reaches this host; `None` on the side that connects.
     pub via: Option<Via>,
 }
@@ -371,6 +375,10 @@ impl ChannelEvent {
         line.text("mount", &self.mount);
         if let (Some(code), Some(via)) = (code, &self.via) {
             line.text("connect", &via.connect_command(code));
+        }
+        line.text("backend", &self.backend);
+        if let Some(why) = &self.why {
+            line.text("detail", why);
         }
     }
 }

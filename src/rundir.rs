@@ -19,6 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use agent_wormhole_mount::mounts;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
@@ -226,7 +227,7 @@ impl RuntimeDir {
                 continue;
             }
             let gone = match decode(&file) {
-                Some(record) => leftover::remove(&record.dir, record.inode, record.mode_before),
+                Some(record) => record.remove(),
                 // Half-written by a process that was killed there: it names nothing yet.
                 None => Ok(()),
             };
@@ -270,6 +271,20 @@ struct Record {
     cwd: PathBuf,
     started: String,
     transport: String,
+}
+
+impl Record {
+    /// What a mount of the directory is called in the mount table, which everybody can read.
+    fn source(&self) -> String {
+        format!("agent-wormhole:{}-{}:{}", self.nameplate, self.role, self.pid)
+    }
+
+    /// Takes the directory away, and a mount that lies on it, if they are still ours.
+    fn remove(&self) -> io::Result<()> {
+        // Nothing is looked at below a mount whose owner is dead.
+        mounts::detach(&self.dir, &self.source())?;
+        leftover::remove(&self.dir, self.inode, self.mode_before)
+    }
 }
 
 /// A channel of this machine.
@@ -318,11 +333,17 @@ impl Registration {
     pub fn dir(&self) -> &Path {
         &self.record.dir
     }
+
+    /// What a mount of that directory is called in the mount table: no other channel's is.
+    #[must_use]
+    pub fn source(&self) -> String {
+        self.record.source()
+    }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        match leftover::remove(&self.record.dir, self.record.inode, self.record.mode_before) {
+        match self.record.remove() {
             Ok(()) => drop(fs::remove_file(&self.entry)),
             // It stays listed, and the next command tries again.
             Err(error) => tracing::warn!(%error, "the channel's directory cannot be removed"),

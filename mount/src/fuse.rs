@@ -15,8 +15,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use fuser::{
     AccessFlags, BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
     FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, Session, TimeOrNow, WriteFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, Session, TimeOrNow,
+    WriteFlags,
 };
 
 use crate::blob::Content;
@@ -105,7 +106,8 @@ fn reason(error: &io::Error) -> String {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty());
     match (error.kind(), line) {
         (io::ErrorKind::NotFound, _) => {
-            "mounting needs root or fusermount3, which is not installed (Debian: apt install fuse3)".to_owned()
+            "mounting needs root or fusermount3, which is not installed (Debian: apt install fuse3)"
+                .to_owned()
         }
         (_, Some(line)) => line.to_owned(),
         (_, None) => "mounting was refused without a reason".to_owned(),
@@ -424,8 +426,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let how =
-            (is_writing(flags), flags.0 & libc::O_APPEND != 0, flags.0 & libc::O_TRUNC != 0);
+        let how = (is_writing(flags), flags.0 & libc::O_APPEND != 0, flags.0 & libc::O_TRUNC != 0);
         let caller = self.caller(request);
         let opened = self.shared.with(|files| {
             let opened = files.open(inode.0, how, caller, Instant::now())?;
@@ -638,7 +639,16 @@ impl Filesystem for Adapter {
     fn statfs(&self, _request: &Request, inode: INodeNo, reply: ReplyStatfs) {
         let space = self.shared.files().space(inode.0);
         let (blocks, free) = (space.total / u64::from(UNIT), space.free / u64::from(UNIT));
-        reply.statfs(blocks, free, free, space.nodes, space.free_nodes, UNIT, crate::name::MAX_PART as u32, UNIT);
+        reply.statfs(
+            blocks,
+            free,
+            free,
+            space.nodes,
+            space.free_nodes,
+            UNIT,
+            crate::name::MAX_PART as u32,
+            UNIT,
+        );
     }
 
     fn setxattr(
@@ -651,8 +661,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let error =
-            if name == STATE || name == ID { FileError::NotSendable } else { FileError::Unsupported };
+        let error = if name == STATE || name == ID { FileError::NotSendable } else { FileError::Unsupported };
         reply.error(code(error));
     }
 
@@ -673,8 +682,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _request: &Request, _inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let error =
-            if name == STATE || name == ID { FileError::NotSendable } else { FileError::NoAttribute };
+        let error = if name == STATE || name == ID { FileError::NotSendable } else { FileError::NoAttribute };
         reply.error(code(error));
     }
 

@@ -5,19 +5,30 @@
 //! answers each offer with one [`Outcome`], and writes what the peer sent through [`Mailbox::receive`].
 //! The meaning of every operation is `mount/SEMANTICS.md`.
 //!
-//! [`name`], [`ignore`], [`outbox`] and [`inbox`] decide and do no I/O; [`dir`] is the back end that acts; [`client`] is
-//! what other processes do with a mailbox by files alone.
+//! [`name`], [`ignore`], [`outbox`], [`inbox`] and [`files`] decide and do no I/O but for the bytes of files ([`blob`]). Two
+//! back ends act: [`mounted`] through FUSE, [`dir`] in a real directory. [`bell`] is the child that acts through the mount,
+//! [`client`] what other processes do with a mailbox by files alone.
 
+pub mod bell;
 pub(crate) mod beneath;
+pub mod blob;
 pub mod client;
 pub mod dir;
+pub mod error;
+pub mod files;
+mod fuse;
+pub mod handle;
 pub mod ignore;
 pub mod inbox;
 pub(crate) mod linked;
+pub mod mounted;
+pub mod mounts;
 pub mod name;
 pub mod outbox;
 pub(crate) mod prepare;
+mod reference;
 pub(crate) mod source;
+pub mod tree;
 
 use std::fmt;
 use std::io;
@@ -265,6 +276,8 @@ pub enum Refusal {
 /// Which back end a mailbox is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
+    /// A mount.
+    Fuse,
     /// A real directory.
     Dir,
 }
@@ -274,6 +287,7 @@ impl Backend {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Fuse => "fuse",
             Self::Dir => "dir",
         }
     }

@@ -83,7 +83,11 @@ pub fn own_bell() -> bell::Options {
     } else {
         std::env::current_exe().unwrap_or_default()
     };
-    bell::Options { program, args: vec![OsString::from("bell")], arg0: Some(OsString::from("agent-wormhole")) }
+    bell::Options {
+        program,
+        args: vec![OsString::from("bell")],
+        arg0: Some(OsString::from("agent-wormhole")),
+    }
 }
 
 /// Why a mailbox cannot be mounted.
@@ -178,7 +182,8 @@ impl FuseMailbox {
         let blob = blob::Options { memory: options.memory, ..blob::Options::detect() };
         let store = Store::new(blob).map_err(MountError::io("no memory for files can be had"))?;
         let disk = default_limit(store.spill_dir()).map_err(MountError::io("the disk cannot be measured"));
-        let limit = |asked: Option<u64>| asked.map_or_else(|| disk.as_ref().copied().unwrap_or(0), |asked| asked);
+        let limit =
+            |asked: Option<u64>| asked.map_or_else(|| disk.as_ref().copied().unwrap_or(0), |asked| asked);
         let limits = Limits { outbox: limit(options.outbox_limit), inbox: limit(options.inbox_limit) };
         if options.inbox_limit.is_none() || options.outbox_limit.is_none() {
             disk?;
@@ -189,7 +194,8 @@ impl FuseMailbox {
         // First of all: whatever becomes of us, it takes the mount away.
         let bell = Bell::start(options.bell, options.path.clone(), options.source.clone())
             .map_err(MountError::io("the helper process cannot be started"))?;
-        let receipts = Receipts::start(options.receipt_wait).map_err(MountError::io("no thread can be had"))?;
+        let receipts =
+            Receipts::start(options.receipt_wait).map_err(MountError::io("no thread can be had"))?;
         let (orders, queue) = mpsc::channel();
         let shared = Arc::new(Shared {
             files: Mutex::new(files),
@@ -215,7 +221,8 @@ impl FuseMailbox {
         };
         let worker = Worker::new(&shared, own, outlet);
         let thread = thread::Builder::new().name("mailbox".to_owned()).spawn(move || worker.run(&queue));
-        let thread = thread.inspect_err(|_| end_bell(&shared)).map_err(MountError::io("no thread can be had"))?;
+        let thread =
+            thread.inspect_err(|_| end_bell(&shared)).map_err(MountError::io("no thread can be had"))?;
         Ok(Self {
             inbox: Arc::new(Inbox::new(Arc::clone(&shared), options.path.clone())),
             path: options.path,

@@ -252,9 +252,7 @@ impl Outbox {
         let next = Member::Path(Arc::clone(&path));
         let (state, end) = match &outcome {
             Outcome::Delivered => (Some(State::Delivered), End::Settled),
-            Outcome::Sent => {
-                (Some(State::Delivered), End::Failed(&path, NO_RECEIPTS))
-            }
+            Outcome::Sent => (Some(State::Delivered), End::Failed(&path, NO_RECEIPTS)),
             Outcome::Refused(why) => (Some(State::Refused(why.clone())), End::Failed(&path, why)),
             Outcome::Cancelled if is_current => {
                 (Some(State::Refused("cancelled".to_owned())), End::Failed(&path, "it was cancelled"))

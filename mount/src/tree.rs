@@ -462,7 +462,8 @@ mod tests {
         }
         let names = |tree: &Tree, after| -> Vec<(u64, String)> {
             let children = tree.node(ROOT).unwrap().children().unwrap();
-            let names = children.after(after).map(|(cookie, name, _)| (cookie, name.to_str().unwrap().to_owned()));
+            let names =
+                children.after(after).map(|(cookie, name, _)| (cookie, name.to_str().unwrap().to_owned()));
             names.collect()
         };
         let (first, _) = names(&tree, 0)[0];

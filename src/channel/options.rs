@@ -25,6 +25,8 @@ pub struct Options {
     pub mount: MountChoice,
     /// What the inbox may hold, in bytes; `None` is what the disk has, less a reserve.
     pub inbox_limit: Option<u64>,
+    /// The same for the outbox, where it is a mount.
+    pub outbox_limit: Option<u64>,
     /// How long the other end may take to connect; `None` is the inactivity limit.
     pub timeout: Option<Duration>,
     /// Where channels of this machine are listed, and the local relay lives.
@@ -89,6 +91,8 @@ pub enum PeerLink {
 pub enum MountChoice {
     /// The best that this machine has.
     Auto,
+    /// A mount, or nothing.
+    Fuse,
     /// A real directory.
     Dir,
 }

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::SystemTime;
 
-use agent_wormhole_mount::{LeftOut, Mailbox};
+use agent_wormhole_mount::LeftOut;
 use jiff::Timestamp;
 
+use super::backend::Chosen;
 use super::journal::Journal;
 use crate::event::escape::shortened;
 use crate::event::state::{ChannelState, Flow, InFlight, LeftOutState, Limits, MAX_LISTED, PeerState, Phase};
@@ -42,9 +43,10 @@ impl Report {
         nameplate: &str,
         role: Role,
         transport: TransportKind,
-        mailbox: &dyn Mailbox,
+        chosen: &Chosen,
         journal: std::sync::Arc<Journal>,
     ) -> Self {
+        let Chosen { mailbox, why } = chosen;
         let state = ChannelState {
             state: if role == Role::Host { Phase::Waiting } else { Phase::Starting },
             nameplate: nameplate.to_owned(),
@@ -52,6 +54,7 @@ impl Report {
             transport: transport.as_str().to_owned(),
             mount: mailbox.path().to_string_lossy().into_owned(),
             backend: mailbox.backend().as_str().to_owned(),
+            backend_why: why.clone(),
             at_rest: mailbox.at_rest().to_owned(),
             started: utc(SystemTime::now()),
             ..ChannelState::default()

@@ -5,16 +5,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use agent_wormhole_mount::dir::{self, DirMailbox};
-use agent_wormhole_mount::{Mailbox, OutboxEvent};
+use agent_wormhole_mount::OutboxEvent;
 use rand_core::OsRng;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use zeroize::Zeroizing;
 
+use super::backend::{self, Chosen};
 use super::driver::{Driver, Inputs, Notice, Parts};
 use super::journal::Journal;
-use super::options::{End, HostLink, Lines, MountChoice, Options, PeerLink};
+use super::options::{End, HostLink, Lines, Options, PeerLink};
 use super::reader::Reader;
 use super::report::Report;
 use super::store::Store;
@@ -22,7 +22,7 @@ use super::{ChannelError, Ending};
 use crate::code::{Code, Nameplate};
 use crate::config::Relay;
 use crate::event::{ChannelEvent, ClosedEvent, Event, MAX_NAMES, Stamp, StatusEvent, TransportKind, Via};
-use crate::rundir::{NewChannel, Registration, RuntimeDir};
+use crate::rundir::{NewChannel, RuntimeDir};
 use crate::session::{Role, Session};
 use crate::transport::local::Local;
 use crate::transport::relay::Endpoint;
@@ -84,27 +84,13 @@ async fn channel(mut options: Options) -> Result<Ending, ChannelError> {
         transport: linked.kind,
     })?;
     let (outlet, outbox) = unbounded_channel();
-    let mailbox = open_mailbox(&options, &place, outlet)?;
-    let ending = within(linked, options.lines, deadline, &mailbox, outbox, (notice, notices)).await;
-    if let Err(error) = mailbox.close() {
+    let chosen = backend::open(&options, &place, patience, outlet)?;
+    let ending = within(linked, options.lines, deadline, &chosen, outbox, (notice, notices)).await;
+    if let Err(error) = chosen.mailbox.close() {
         tracing::warn!(%error, "the mailbox could not be removed whole; the next command tries again");
     }
     drop(place);
     ending
-}
-
-fn open_mailbox(
-    options: &Options,
-    place: &Registration,
-    outlet: UnboundedSender<OutboxEvent>,
-) -> Result<Arc<dyn Mailbox>, ChannelError> {
-    match options.mount {
-        MountChoice::Auto | MountChoice::Dir => {
-            let how = dir::Options { path: place.dir().to_owned(), inbox_limit: options.inbox_limit };
-            let outlet = Box::new(move |event| outlet.send(event).is_ok());
-            Ok(Arc::new(DirMailbox::open(&how, outlet)?))
-        }
-    }
 }
 
 /// The channel between the making of its mailbox and the taking away.
@@ -112,11 +98,12 @@ async fn within(
     linked: Linked,
     lines: Lines,
     patience: Option<Instant>,
-    mailbox: &Arc<dyn Mailbox>,
+    chosen: &Chosen,
     outbox: UnboundedReceiver<OutboxEvent>,
     (notice, notices): (UnboundedSender<Notice>, UnboundedReceiver<Notice>),
 ) -> Result<Ending, ChannelError> {
     let Linked { role, code, session, transport, kind, via } = linked;
+    let Chosen { mailbox, why } = chosen;
     let journal = Journal::new(Arc::clone(mailbox), lines, move || notify(&notice, Notice::Unread))
         .map_err(ChannelError::Runtime)?;
     let journal = Arc::new(journal);
@@ -124,13 +111,15 @@ async fn within(
         code: (role == Role::Host).then(|| Zeroizing::new(code.secret.reveal().to_owned())),
         nameplate: code.nameplate.to_string(),
         mount: mailbox.path().to_string_lossy().into_owned(),
+        backend: mailbox.backend().as_str().to_owned(),
+        why: why.clone(),
         via,
     })));
     let (done_in, done) = unbounded_channel();
     let (read_in, read) = unbounded_channel();
     let store = Store::start(mailbox, &journal, &done_in).map_err(ChannelError::Runtime)?;
     let reader = Reader::start(read_in).map_err(ChannelError::Runtime)?;
-    let report = Report::new(code.nameplate.as_str(), role, kind, mailbox.as_ref(), Arc::clone(&journal));
+    let report = Report::new(code.nameplate.as_str(), role, kind, chosen, Arc::clone(&journal));
     // From here on the session alone holds what is secret.
     drop(code);
     let mailbox = Arc::clone(mailbox);
@@ -273,6 +262,7 @@ fn signals() -> std::io::Result<(UnboundedSender<Notice>, UnboundedReceiver<Noti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel::options::MountChoice;
 
     fn host(relay: &str) -> (Options, std::sync::mpsc::Receiver<String>, tempfile::TempDir) {
         let place = tempfile::tempdir().unwrap();
@@ -282,6 +272,7 @@ mod tests {
             dir: None,
             mount: MountChoice::Dir,
             inbox_limit: None,
+            outbox_limit: None,
             timeout: None,
             runtime: RuntimeDir::at(&place.path().join("run")).unwrap(),
             cwd: place.path().to_owned(),

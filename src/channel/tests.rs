@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use rand_core::OsRng;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use super::backend::Chosen;
 use super::driver::{Driver, Inputs, Notice, Parts};
 use super::journal::Journal;
 use super::reader::Reader;
@@ -166,13 +167,14 @@ impl Rig {
         let (outlet, outbox) = unbounded_channel();
         let (transport, ends) = Transport::pair();
         let kind = TransportKind::Direct;
+        let chosen = Chosen { mailbox: Arc::clone(&mailbox), why: None };
         let parts = Parts {
             session: Session::new(Role::Host, &code.secret, &mut OsRng),
             transport,
             store: Store::start(&mailbox, &journal, &done_in).unwrap(),
             reader: Reader::start(read_in).unwrap(),
             kind,
-            report: Report::new("1", Role::Host, kind, mailbox.as_ref(), Arc::clone(&journal)),
+            report: Report::new("1", Role::Host, kind, &chosen, Arc::clone(&journal)),
             mailbox,
             patience: None,
         };

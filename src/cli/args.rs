@@ -95,6 +95,9 @@ pub struct ChannelArgs {
     /// What the inbox may hold, such as 500MB [default: what the disk has, less a reserve, at most 16GiB]
     #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
     pub inbox_limit: Option<u64>,
+    /// The same for the outbox, where the directory is a mount
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
+    pub outbox_limit: Option<u64>,
     /// Print events only, no hints for people
     #[arg(long)]
     pub json: bool,
@@ -205,8 +208,10 @@ pub struct CloseArgs {
 /// `--mount`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MountArg {
-    /// The best that this machine has
+    /// A mount where this machine has FUSE, else a real directory
     Auto,
+    /// A mount, or an error
+    Fuse,
     /// A real directory
     Dir,
 }

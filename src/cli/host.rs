@@ -36,6 +36,7 @@ fn link(args: &HostArgs) -> Result<HostLink, Failure> {
 pub(super) fn options(end: End, args: ChannelArgs) -> Result<Options, Failure> {
     let mount = match args.mount {
         MountArg::Auto => MountChoice::Auto,
+        MountArg::Fuse => MountChoice::Fuse,
         MountArg::Dir => MountChoice::Dir,
     };
     Ok(Options {
@@ -43,6 +44,7 @@ pub(super) fn options(end: End, args: ChannelArgs) -> Result<Options, Failure> {
         dir: args.dir,
         mount,
         inbox_limit: args.inbox_limit,
+        outbox_limit: args.outbox_limit,
         timeout: args.timeout,
         runtime: super::runtime()?,
         cwd: super::cwd()?,

@@ -139,7 +139,8 @@ fn sheet(row: &Row) -> String {
         format!("transport  {}", visible(&row.transport)),
     ];
     let Some(status) = &row.status else { return out.join("\n") };
-    out.push(format!("mailbox    {}, {}", visible(&status.backend), visible(&status.at_rest)));
+    let why = status.backend_why.as_ref().map(|why| format!(" ({})", visible(why))).unwrap_or_default();
+    out.push(format!("mailbox    {}{why}, {}", visible(&status.backend), visible(&status.at_rest)));
     if let Some(peer) = &status.peer {
         out.push(format!("peer       {}, protocol {}", visible(&peer.agent), peer.protocol));
     }

@@ -67,8 +67,11 @@ pub struct ChannelState {
     pub transport: String,
     /// The channel's directory.
     pub mount: String,
-    /// Which back end the directory is: `dir`.
+    /// Which back end the directory is: `fuse` or `dir`.
     pub backend: String,
+    /// Why it is `dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend_why: Option<String>,
     /// Where bytes rest, for example `plaintext on disk`.
     pub at_rest: String,
     /// When the channel was made (UTC).

@@ -28,6 +28,8 @@ fn channel(via: Option<Via>) -> ChannelEvent {
         code: Some(Zeroizing::new("9471-cross-clock-marble".into())),
         nameplate: "9471".into(),
         mount: "/run/user/1000/agent-wormhole/9471-host".into(),
+        backend: "dir".into(),
+        why: Some("no mount: /dev/fuse is missing".into()),
         via,
     }
 }
@@ -36,7 +38,7 @@ fn channel(via: Option<Via>) -> ChannelEvent {
 fn the_channel_line_tells_the_whole_command() {
     assert_eq!(
         status(StatusEvent::Channel(channel(Some(Via::Default)))),
-        r#"{"type":"status","event":"channel","code":"9471-cross-clock-marble","mount":"/run/user/1000/agent-wormhole/9471-host","connect":"agent-wormhole connect 9471-cross-clock-marble"}"#
+        r#"{"type":"status","event":"channel","code":"9471-cross-clock-marble","mount":"/run/user/1000/agent-wormhole/9471-host","connect":"agent-wormhole connect 9471-cross-clock-marble","backend":"dir","detail":"no mount: /dev/fuse is missing"}"#
     );
     let relay = Via::Relay { url: "wss://relay.example/ws".into() };
     assert_eq!(
@@ -60,7 +62,7 @@ fn no_secret_word_is_in_a_line_for_the_disk() {
         assert_eq!(
             line,
             format!(
-                r#"{{"type":"status","event":"channel","nameplate":"9471","mount":"/run/user/1000/agent-wormhole/9471-host"{END}"#
+                r#"{{"type":"status","event":"channel","nameplate":"9471","mount":"/run/user/1000/agent-wormhole/9471-host","backend":"dir","detail":"no mount: /dev/fuse is missing"{END}"#
             )
         );
         let debug = format!("{event:?}");
@@ -75,7 +77,7 @@ fn the_end_that_connects_repeats_no_code() {
     let event = ChannelEvent { code: None, via: None, ..channel(None) };
     assert_eq!(
         status(StatusEvent::Channel(event)),
-        r#"{"type":"status","event":"channel","nameplate":"9471","mount":"/run/user/1000/agent-wormhole/9471-host"}"#
+        r#"{"type":"status","event":"channel","nameplate":"9471","mount":"/run/user/1000/agent-wormhole/9471-host","backend":"dir","detail":"no mount: /dev/fuse is missing"}"#
     );
 }
 

@@ -32,7 +32,8 @@ impl Files {
     /// Whether so many bytes fit into the inbox now.
     #[must_use]
     pub fn inbox_takes(&self, bytes: u64) -> bool {
-        self.inbox_quota.limit().saturating_sub(self.inbox_quota.used()) >= bytes.saturating_add(super::NODE_COST)
+        self.inbox_quota.limit().saturating_sub(self.inbox_quota.used())
+            >= bytes.saturating_add(super::NODE_COST)
     }
 
     /// Stages a complete file.
@@ -185,7 +186,12 @@ impl Files {
     ///
     /// # Errors
     /// [`FileError`]; it is gone then.
-    pub fn place_without_bell(&mut self, staged: &Staged, way: &[String], name: &str) -> Result<(), FileError> {
+    pub fn place_without_bell(
+        &mut self,
+        staged: &Staged,
+        way: &[String],
+        name: &str,
+    ) -> Result<(), FileError> {
         let placed = self.make_dirs_without_bell(way).and_then(|dir| {
             if self.tree.child(dir, name.as_ref()).is_some() {
                 return Err(FileError::Taken);

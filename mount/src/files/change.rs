@@ -81,12 +81,8 @@ impl Files {
             Body::Dir(_) => (Shape::Dir, identity(0, 0), None, None),
             Body::Link(target) => (Shape::Link, identity(0, 0), None, Some(target.clone())),
             Body::File(file) => {
-                let snapshot = Snapshot {
-                    ino,
-                    content: Arc::clone(&file.content),
-                    mode: node.mode,
-                    mtime: node.mtime,
-                };
+                let snapshot =
+                    Snapshot { ino, content: Arc::clone(&file.content), mode: node.mode, mtime: node.mtime };
                 (Shape::File, identity(file.content.len(), file.version), Some(snapshot), None)
             }
         };
@@ -101,9 +97,8 @@ impl Files {
 
     /// The pieces of a subtree that are complete.
     pub(super) fn pieces(&self, ino: Ino) -> Vec<Piece> {
-        let is_complete = |ino: &Ino| {
-            self.tree.node(*ino).is_some_and(|node| node.file().is_none_or(|file| !file.dirty))
-        };
+        let is_complete =
+            |ino: &Ino| self.tree.node(*ino).is_some_and(|node| node.file().is_none_or(|file| !file.dirty));
         let all = self.tree.subtree(ino);
         all.into_iter().filter(is_complete).filter_map(|ino| self.piece(ino)).collect()
     }

@@ -80,7 +80,8 @@ impl Files {
 
     /// What the bell moved out of the outbox and could not remove.
     pub fn discard(&mut self, path: &str) {
-        let Some(name) = path.strip_prefix(super::ours::LEAVING).and_then(|name| name.strip_prefix('/')) else {
+        let Some(name) = path.strip_prefix(super::ours::LEAVING).and_then(|name| name.strip_prefix('/'))
+        else {
             return;
         };
         if let Some(ino) = self.tree.detach(self.places.leaving, name.as_ref()) {

@@ -45,9 +45,12 @@ impl Inbox {
         let mtime = head.mtime.map(Time::from);
         Ok(match head.kind {
             Kind::Text => Box::new(FileSink::new(self, Target::Text, false, None)),
-            Kind::File => {
-                Box::new(FileSink::new(self, Target::Inbox(safe(head.name, Root::Inbox)?), head.executable, mtime))
-            }
+            Kind::File => Box::new(FileSink::new(
+                self,
+                Target::Inbox(safe(head.name, Root::Inbox)?),
+                head.executable,
+                mtime,
+            )),
             Kind::Dir | Kind::Group => {
                 let name = safe(head.name, Root::Inbox)?;
                 Box::new(DirSink { inbox: Arc::clone(self), name, group: None, mtime })

@@ -88,7 +88,10 @@ impl<T> Tickets<T> {
         }
         for place in held {
             self.line.remove(&place);
-            self.holders.values_mut().filter(|holder| **holder == Some(place)).for_each(|holder| *holder = None);
+            self.holders
+                .values_mut()
+                .filter(|holder| **holder == Some(place))
+                .for_each(|holder| *holder = None);
         }
         match self.line.remove(&place) {
             Some(Place::Due(what, _)) => Some(what),

@@ -3,14 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use agent_wormhole_mount::dir::{DirMailbox, Options};
+use agent_wormhole_mount::mounted::{self, FuseMailbox};
 use agent_wormhole_mount::{
     Content, Ctl, EntryId, Incoming, Kind, LeftOut, Mailbox, OutboxEvent, Outcome, Outlet, Refusal, Saved,
-    Source, SourceError,
+    Source, SourceError, bell, mounts,
 };
 use notify::{RecursiveMode, Watcher as _};
 
@@ -21,12 +24,59 @@ pub const LONG: Duration = Duration::from_secs(30);
 pub type Open = fn(&Path, Option<u64>, Outlet) -> Arc<dyn Mailbox>;
 
 /// Every back end that the suite runs against.
-pub const BACK_ENDS: &[(&str, Open)] = &[("dir", |path, inbox_limit, outlet| {
+pub const BACK_ENDS: &[(&str, Open)] = &[("dir", open_dir), ("fuse", open_fuse)];
+/// A mailbox whose test takes longer than this is taken away under it: what waits for it fails, and hangs no machine.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+fn open_dir(path: &Path, inbox_limit: Option<u64>, outlet: Outlet) -> Arc<dyn Mailbox> {
     Arc::new(DirMailbox::open(&Options { path: path.to_owned(), inbox_limit }, outlet).unwrap())
-})];
+}
+
+fn open_fuse(path: &Path, inbox_limit: Option<u64>, outlet: Outlet) -> Arc<dyn Mailbox> {
+    let options = mounted::Options { inbox_limit, ..fuse_options(path) };
+    Arc::new(FuseMailbox::open(options, outlet).expect("a mount: run as root, with /dev/fuse"))
+}
+
+/// How the suite mounts: under a name of its own, with the bell that is built beside it.
+pub fn fuse_options(path: &Path) -> mounted::Options {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let source = format!("agent-wormhole:suite-{}-{number}", std::process::id());
+    let program = env!("CARGO_BIN_EXE_agent-wormhole-bell").into();
+    mounted::Options::new(path.to_owned(), source, bell::Options { program, args: Vec::new(), arg0: None })
+}
+
+/// Ends with the test, or ends what hangs in it.
+pub fn watchdog(path: &Path) -> impl Drop + use<> {
+    struct Guard(Option<Sender<()>>, Option<JoinHandle<()>>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0 = None;
+            let _ = self.1.take().unwrap().join();
+        }
+    }
+    let (end, ended) = mpsc::channel();
+    let path = path.to_owned();
+    let watch = thread::spawn(move || {
+        if ended.recv_timeout(WATCHDOG) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+        println!("{} took too long and is taken away", path.display());
+        let connections = Path::new("/sys/fs/fuse/connections");
+        if fs::read_dir(connections).unwrap().next().is_none() {
+            let _ = Command::new("mount").args(["-t", "fusectl", "none"]).arg(connections).status();
+        }
+        for mounted in mounts::list().unwrap().iter().filter(|mounted| mounted.path == path) {
+            let _ = mounts::abort(mounted.device);
+        }
+    });
+    Guard(Some(end), Some(watch))
+}
 
 /// One mailbox and its listener.
 pub struct Fixture {
+    /// The back end.
+    pub name: &'static str,
     pub mailbox: Arc<dyn Mailbox>,
     events: Mutex<Receiver<(OutboxEvent, Instant)>>,
     /// A directory beside the channel, for what is sent and unpacked.
@@ -63,17 +113,29 @@ pub fn each(body: impl Fn(&Fixture)) {
 /// The same with a limit of the inbox in bytes.
 pub fn each_limited(limit: Option<u64>, body: impl Fn(&Fixture)) {
     for (name, open) in BACK_ENDS {
-        println!("back end: {name}");
-        let home = tempfile::tempdir().unwrap();
-        let (outlet, events) = mpsc::channel();
-        let outlet = Box::new(move |event| outlet.send((event, Instant::now())).is_ok());
-        let mailbox = open(&home.path().join("channel"), limit, outlet);
-        mailbox.allow(1_000_000);
-        let fixture = Fixture { mailbox, events: Mutex::new(events), home, left_out: Mutex::default() };
-        body(&fixture);
-        fixture.mailbox.close().unwrap();
-        assert!(!fixture.home.path().join("channel").exists());
+        run_one(name, *open, limit, &body);
     }
+}
+
+/// Runs a body against one back end.
+pub fn only(wanted: &str, body: impl Fn(&Fixture)) {
+    for (name, open) in BACK_ENDS.iter().filter(|(name, _)| *name == wanted) {
+        run_one(name, *open, None, &body);
+    }
+}
+
+fn run_one(name: &'static str, open: Open, limit: Option<u64>, body: &impl Fn(&Fixture)) {
+    println!("back end: {name}");
+    let home = tempfile::tempdir().unwrap();
+    let _watchdog = watchdog(&home.path().join("channel"));
+    let (outlet, events) = mpsc::channel();
+    let outlet = Box::new(move |event| outlet.send((event, Instant::now())).is_ok());
+    let mailbox = open(&home.path().join("channel"), limit, outlet);
+    mailbox.allow(1_000_000);
+    let fixture = Fixture { name, mailbox, events: Mutex::new(events), home, left_out: Mutex::default() };
+    body(&fixture);
+    fixture.mailbox.close().unwrap();
+    assert!(!fixture.home.path().join("channel").exists());
 }
 
 impl Fixture {

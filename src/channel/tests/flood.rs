@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{Memory, Rig, Shared, unread};
+use crate::channel::backend::Chosen;
 use crate::channel::driver::Notice;
 use crate::channel::journal::Journal;
 use crate::channel::report::Report;
@@ -38,7 +39,8 @@ fn journal() -> (Arc<Journal>, Arc<Memory>, Arc<dyn agent_wormhole_mount::Mailbo
 #[test]
 fn members_leave_nothing_behind_and_names_are_cut() {
     let (journal, _, mailbox) = journal();
-    let mut report = Report::new("1", Role::Host, TransportKind::Direct, mailbox.as_ref(), journal);
+    let mut report =
+        Report::new("1", Role::Host, TransportKind::Direct, &Chosen { mailbox, why: None }, journal);
     report.begin(&incoming(1, head(ItemKind::Group, None, "tree")));
     for id in 2..1000 {
         report.begin(&incoming(id, head(ItemKind::Dir, Some(1), "d")));
