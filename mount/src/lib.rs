@@ -8,6 +8,7 @@
 //! [`name`], [`ignore`], [`outbox`] and [`inbox`] decide and do no I/O; [`dir`] is the back end that acts; [`client`] is
 //! what other processes do with a mailbox by files alone.
 
+pub mod blob;
 pub mod client;
 pub mod dir;
 pub mod ignore;
