@@ -84,6 +84,13 @@ impl Rig {
         self.files.unlink(self.outbox(), name.as_ref(), Caller::User, self.now)
     }
 
+    /// The kernel forgets every name.
+    pub(super) fn forget_all(&mut self) {
+        for ino in self.files.tree.subtree(ROOT).into_iter().max().into_iter().flat_map(|last| 0..last + 1000) {
+            self.files.forget(ino, u64::MAX);
+        }
+    }
+
     /// What happened, in words.
     pub(super) fn changes(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.files.next_change(self.now)).map(|change| told(&change)).collect()
@@ -443,6 +450,7 @@ fn a_full_budget_refuses_and_frees_with_what_is_removed() {
     rig.close(fh);
     rig.unlink("a").unwrap();
     rig.changes();
+    rig.forget_all();
     assert_eq!(rig.files.space(rig.outbox()).free, 256 << 10);
     assert_eq!(rig.files.space(rig.files.places.inbox).total, 64 << 10);
 }

@@ -195,6 +195,7 @@ fn random_operations_leave_the_names_and_bytes_that_a_model_has_and_tell_what_it
             let _ = rig.unlink(name);
         }
         rig.changes();
+        rig.forget_all();
         assert_eq!(rig.files.outbox_quota.used(), 0, "seed {seed}: something is held");
     }
     println!("{SEEDS} seeds of {STEPS} operations");
