@@ -8,7 +8,6 @@ mod journal;
 pub(crate) mod layout;
 mod lease;
 mod leave;
-mod removal;
 mod snapshot;
 mod watch;
 mod worker;
@@ -21,6 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 pub use layout::at_rest;
+
+pub use crate::place::OpenError;
 
 use crate::{Backend, EntryId, Group, Incoming, Mailbox, Outcome, Outlet, Refusal, Sink};
 use inbox::Inbox;
@@ -48,34 +49,6 @@ impl Options {
     #[must_use]
     pub const fn new(path: PathBuf) -> Self {
         Self { path, inbox_limit: None }
-    }
-}
-
-/// Why a mailbox cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Something is in the directory already.
-    #[error("{} is not empty; choose another directory, or remove what is in it", .0.display())]
-    NotEmpty(PathBuf),
-    /// There is something else.
-    #[error("{} is not a directory; choose another path", .0.display())]
-    NotADirectory(PathBuf),
-    /// The directory belongs to another user.
-    #[error("{} belongs to another user; choose a directory of your own", .0.display())]
-    NotOurs(PathBuf),
-    /// The file system said no.
-    #[error("{} cannot be made a mailbox: {source}", path.display())]
-    Io {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-impl OpenError {
-    fn io(path: &Path, source: io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
     }
 }
 

@@ -25,8 +25,10 @@ pub mod mounted;
 pub mod mounts;
 pub mod name;
 pub mod outbox;
+mod place;
 pub(crate) mod prepare;
 mod reference;
+mod removal;
 pub(crate) mod source;
 pub mod tree;
 

@@ -23,10 +23,11 @@ use crate::blob::{self, Store};
 use crate::error::FileError;
 use crate::files::{Caller, Files, LOG_PATH, Limits};
 use crate::fuse;
+use crate::place::{OpenError, Place};
 use crate::reference::Own;
 use crate::{Backend, EntryId, Group, Incoming, Mailbox, Outcome, Outlet, Refusal, Sink, mounts};
 use inbox::Inbox;
-pub(crate) use receipts::{Receipts, Reply};
+pub(crate) use receipts::Receipts;
 use worker::Worker;
 pub(crate) use worker::{Ask, Order};
 
@@ -41,7 +42,7 @@ const READER_END: Duration = Duration::from_millis(500);
 /// How a mounted mailbox is made.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The channel's directory: exists, is empty and ours. Absolute.
+    /// The channel's directory: made if it is missing, with the directories above it; taken if it is ours and empty.
     pub path: PathBuf,
     /// What the mount table calls it: unique on this machine, without anything secret.
     pub source: String,
@@ -93,6 +94,9 @@ pub fn own_bell() -> bell::Options {
 /// Why a mailbox cannot be mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
+    /// The directory cannot be had.
+    #[error(transparent)]
+    Place(#[from] OpenError),
     /// The kernel, the device or the helper said no.
     #[error("{reason}")]
     Unavailable {
@@ -161,7 +165,7 @@ impl Shared {
 
 /// A channel's mailbox as a mount. Dropping it is closing it.
 pub struct FuseMailbox {
-    path: PathBuf,
+    place: Place,
     source: String,
     at_rest: String,
     shared: Arc<Shared>,
@@ -179,6 +183,21 @@ impl FuseMailbox {
     /// # Errors
     /// [`MountError`]; then nothing is left of it.
     pub fn open(options: Options, outlet: Outlet) -> Result<Self, MountError> {
+        let place = Place::take(&options.path)?;
+        Self::start(&place, options, outlet)
+            .inspect_err(|_| {
+                // It is ours and empty; a mount that is still there has its owner's next command to thank.
+                let _ = place.remove();
+            })
+            .map(|parts| parts(place))
+    }
+
+    fn start(
+        place: &Place,
+        options: Options,
+        outlet: Outlet,
+    ) -> Result<impl FnOnce(Place) -> Self + use<>, MountError> {
+        let path = place.path().to_owned();
         let blob = blob::Options { memory: options.memory, ..blob::Options::detect() };
         let store = Store::new(blob).map_err(MountError::io("no memory for files can be had"))?;
         let disk = default_limit(store.spill_dir()).map_err(MountError::io("the disk cannot be measured"));
@@ -192,7 +211,7 @@ impl FuseMailbox {
         let files = Files::new(store, limits)
             .map_err(|error| MountError::io("the channel's own files")(io::Error::other(error)))?;
         // First of all: whatever becomes of us, it takes the mount away.
-        let bell = Bell::start(options.bell, options.path.clone(), options.source.clone())
+        let bell = Bell::start(options.bell, path.clone(), options.source.clone())
             .map_err(MountError::io("the helper process cannot be started"))?;
         let receipts =
             Receipts::start(options.receipt_wait).map_err(MountError::io("no thread can be had"))?;
@@ -205,9 +224,9 @@ impl FuseMailbox {
             receipts,
             released: Condvar::new(),
         });
-        let mounted = fuse::mount(&options.path, &options.source, &shared);
+        let mounted = fuse::mount(&path, &options.source, &shared);
         let ended = mounted.inspect_err(|_| end_bell(&shared))?;
-        let device = match Self::up(&shared, &options.path, &options.source) {
+        let device = match Self::up(&shared, &path, &options.source) {
             Ok(device) => device,
             Err(error) => {
                 end_bell(&shared);
@@ -215,7 +234,7 @@ impl FuseMailbox {
             }
         };
         let own = Own {
-            path: options.path.clone(),
+            path: path.clone(),
             device: device.map(|(major, minor)| rustix::fs::makedev(major, minor)),
             place: None,
         };
@@ -223,9 +242,9 @@ impl FuseMailbox {
         let thread = thread::Builder::new().name("mailbox".to_owned()).spawn(move || worker.run(&queue));
         let thread =
             thread.inspect_err(|_| end_bell(&shared)).map_err(MountError::io("no thread can be had"))?;
-        Ok(Self {
-            inbox: Arc::new(Inbox::new(Arc::clone(&shared), options.path.clone())),
-            path: options.path,
+        Ok(move |place| Self {
+            inbox: Arc::new(Inbox::new(Arc::clone(&shared), path)),
+            place,
             source: options.source,
             at_rest,
             shared,
@@ -274,7 +293,7 @@ fn end_bell(shared: &Shared) {
 
 impl fmt::Debug for FuseMailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FuseMailbox").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("FuseMailbox").field("path", &self.place.path()).finish_non_exhaustive()
     }
 }
 
@@ -284,7 +303,7 @@ fn io_error(error: FileError) -> io::Error {
 
 impl Mailbox for FuseMailbox {
     fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
     }
 
     fn backend(&self) -> Backend {
@@ -380,8 +399,8 @@ impl Mailbox for FuseMailbox {
         // It ends by itself, now or with the process.
         let _ = ended.recv_timeout(READER_END);
         detached?;
-        match mounts::find(&self.path, &self.source)? {
-            None => Ok(()),
+        match mounts::find(self.place.path(), &self.source)? {
+            None => self.place.remove(),
             Some(_) => Err(io::Error::other("it is still mounted")),
         }
     }

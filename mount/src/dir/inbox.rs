@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::layout::{self, Layout};
-use super::removal;
+use crate::removal;
 use crate::beneath::{self, DIR_MODE, FILE_MODE};
 use crate::inbox::{Budget, Numbers, candidates, item_cost};
 use crate::name::{Root, SafeName};

@@ -1,17 +1,16 @@
 //! The channel's directory itself: made, measured and taken away.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::OpenError;
-use super::removal;
 use crate::beneath;
+use crate::place::Place;
 
 /// What an agent reads that lands in the directory without context.
 const README: &str = include_str!("../channel-readme.md");
@@ -37,8 +36,7 @@ pub(super) const MESSAGES: &str = "messages";
 pub(super) struct Layout {
     /// Absolute, without links.
     pub(super) path: PathBuf,
-    /// The mode of the directory before it was taken; `None` where it was made.
-    taken: Option<u32>,
+    place: Place,
     pub(super) channel: OwnedFd,
     pub(super) outbox: OwnedFd,
     pub(super) inbox: OwnedFd,
@@ -49,60 +47,38 @@ pub(super) struct Layout {
 impl Layout {
     /// Makes the directory, or takes an empty one, and everything that is in it from the start.
     pub(super) fn create(path: &Path) -> Result<Self, OpenError> {
-        let path = std::path::absolute(path).map_err(|source| OpenError::io(path, source))?;
-        let fail = |source: io::Error| OpenError::io(&path, source);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(fail)?;
+        let place = Place::take(path)?;
+        let filled = place.dir().try_clone().and_then(|channel| Self::parts(&channel).map(|parts| (channel, parts)));
+        match filled {
+            Ok((channel, [outbox, incoming, leaving, inbox])) => {
+                Ok(Self { path: place.path().to_owned(), place, channel, outbox, inbox, incoming, leaving })
+            }
+            Err(error) => {
+                // What was made so far is ours, and nothing is in it yet.
+                let _ = place.remove();
+                Err(OpenError::io(place.path(), error))
+            }
         }
-        let is_new = match DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(fail(error)),
-        };
-        if is_new {
-            // Whatever the umask left of it.
-            fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(fail)?;
-        }
-        let path = path.canonicalize().map_err(fail)?;
-        // From here on it is this directory, whatever somebody puts in its place.
-        let channel = open_empty(&path)?;
-        let mode = fs::File::from(channel.try_clone().map_err(fail)?).metadata().map_err(fail)?.mode();
-        let taken = (!is_new).then_some(mode & 0o7777);
-        let filled = rustix::fs::fchmod(&channel, beneath::DIR_MODE)
-            .map_err(io::Error::from)
-            .and_then(|()| Self::fill(path.clone(), taken, channel.try_clone()?));
-        filled.map_err(|error| {
-            // What was made so far is ours, and nothing is in it yet.
-            let _ = remove(&channel, &path, taken);
-            OpenError::io(&path, error)
-        })
     }
 
-    fn fill(path: PathBuf, taken: Option<u32>, channel: OwnedFd) -> io::Result<Self> {
-        let inbox = beneath::make_dir(&channel, INBOX)?;
-        let layout = Self {
-            outbox: beneath::make_dir(&channel, OUTBOX)?,
-            incoming: beneath::make_dir(&channel, INCOMING)?,
-            leaving: beneath::make_dir(&channel, LEAVING)?,
-            path,
-            taken,
-            inbox,
-            channel,
-        };
-        beneath::make_dir(&layout.channel, FLUSH)?;
-        beneath::make_dir(&layout.inbox, MESSAGES)?;
+    fn parts(channel: &OwnedFd) -> io::Result<[OwnedFd; 4]> {
+        let inbox = beneath::make_dir(channel, INBOX)?;
+        let [outbox, incoming, leaving] =
+            [OUTBOX, INCOMING, LEAVING].map(|name| beneath::make_dir(channel, name));
+        beneath::make_dir(channel, FLUSH)?;
+        beneath::make_dir(&inbox, MESSAGES)?;
         for (name, content) in
             [("README.md", README), (".gitignore", GITIGNORE), (CTL, ""), ("status.json", "{}\n")]
         {
-            write_new(&layout.channel, name, content)?;
+            write_new(channel, name, content)?;
         }
-        Ok(layout)
+        Ok([outbox?, incoming?, leaving?, inbox])
     }
 
     /// Takes everything away, and the directory itself where we made it. Who is still writing into it may delay this
     /// a little, not prevent it.
     pub(super) fn remove(&self) -> io::Result<()> {
-        remove(&self.channel, &self.path, self.taken)
+        self.place.remove()
     }
 
     /// How many files the disk can still take; 0 where it does not count them, or does not say.
@@ -154,52 +130,4 @@ fn is_memory(dir: impl AsFd) -> Result<bool, Errno> {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn is_memory(_dir: impl AsFd) -> Result<bool, Errno> {
     Ok(false)
-}
-
-/// Opens a directory that is ours and empty.
-fn open_empty(path: &Path) -> Result<OwnedFd, OpenError> {
-    let fail = |source: io::Error| OpenError::io(path, source);
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let dir = match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(Errno::NOTDIR) => return Err(OpenError::NotADirectory(path.to_owned())),
-        opened => opened.map_err(|errno| fail(errno.into()))?,
-    };
-    if rustix::fs::fstat(&dir).map_err(|errno| fail(errno.into()))?.st_uid
-        != rustix::process::geteuid().as_raw()
-    {
-        return Err(OpenError::NotOurs(path.to_owned()));
-    }
-    if beneath::names(&dir).map_err(fail)?.next().is_some() {
-        return Err(OpenError::NotEmpty(path.to_owned()));
-    }
-    Ok(dir)
-}
-
-/// Removes a channel's directory, or where it was taken with a mode, only what is in it. Where it was moved, what is in
-/// it goes all the same, and what has its place now is not ours.
-fn remove(channel: &OwnedFd, path: &Path, taken: Option<u32>) -> io::Result<()> {
-    let is_here = || -> io::Result<bool> {
-        let ours = rustix::fs::fstat(channel)?;
-        match rustix::fs::lstat(path) {
-            Ok(found) => Ok((found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    };
-    let moved = || match rustix::fs::fstat(channel) {
-        // It is removed, not moved.
-        Ok(ours) if ours.st_nlink == 0 => Ok(()),
-        _ => Err(io::Error::other("it was moved: what was in it is removed, and what has its place is not")),
-    };
-    if let Some(mode) = taken {
-        removal::clear(channel, || Ok(()))?;
-        fs::File::from(channel.try_clone()?).set_permissions(Permissions::from_mode(mode))?;
-        return if is_here()? { Ok(()) } else { moved() };
-    }
-    if !is_here()? {
-        removal::clear(channel, || Ok(()))?;
-        return moved();
-    }
-    // Only what is empty goes with this: who is quicker to put something else there loses nothing.
-    Ok(removal::clear(channel, || rustix::fs::rmdir(path))?)
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::FileType;
 
 use super::lease;
-use super::removal;
+use crate::removal;
 use super::worker::Order;
 use crate::beneath;
 use crate::outbox::{Leaving, Node, Stat};

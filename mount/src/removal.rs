@@ -12,13 +12,13 @@ use crate::beneath::{self, DIR_MODE};
 const REMOVALS: usize = 16;
 
 /// Removes what has a name in a directory and everything below it, also in directories that their owner closed.
-pub(super) fn remove(dir: impl AsFd, name: &str) -> Result<(), Errno> {
+pub(crate) fn remove(dir: impl AsFd, name: &str) -> Result<(), Errno> {
     let name = CString::new(name).map_err(|_| Errno::INVAL)?;
     while_written(|| remove_once(&dir, &name))
 }
 
 /// Removes everything in a directory, and then does `last`, which may fail while there is something in it.
-pub(super) fn clear(dir: impl AsFd, last: impl Fn() -> Result<(), Errno>) -> Result<(), Errno> {
+pub(crate) fn clear(dir: impl AsFd, last: impl Fn() -> Result<(), Errno>) -> Result<(), Errno> {
     while_written(|| {
         clear_once(&dir)?;
         last()
