@@ -6,7 +6,8 @@
 //! The meaning of every operation is `mount/SEMANTICS.md`.
 //!
 //! [`name`], [`ignore`], [`outbox`] and [`inbox`] decide and do no I/O; [`dir`] is the back end that acts; [`client`] is
-//! what other processes do with a mailbox by files alone.
+//! what other processes do with a mailbox by files alone. `beneath`, `source`, `linked`, `reference` and `prepare` are
+//! what back ends share: from a path or a link to bytes.
 
 pub(crate) mod beneath;
 pub mod client;
@@ -17,6 +18,7 @@ pub(crate) mod linked;
 pub mod name;
 pub mod outbox;
 pub(crate) mod prepare;
+pub(crate) mod reference;
 pub(crate) mod source;
 
 use std::fmt;
