@@ -68,6 +68,30 @@ pub(crate) fn identity(stat: &rustix::fs::Stat) -> Identity {
     }
 }
 
+/// The device and inode in a stat.
+pub(crate) fn place(stat: &rustix::fs::Stat) -> (u64, u64) {
+    #[allow(clippy::useless_conversion, reason = "the type of a device number differs between platforms")]
+    (u64::from(stat.st_dev), stat.st_ino)
+}
+
+/// The device that a name in a directory is on, a mount's own where one is there; the directory's for an empty name.
+/// Neither follows nor mounts anything, and asks no file system: no server of a FUSE mount gets a request.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn device(dir: impl AsFd, name: impl Arg) -> Result<u64, Errno> {
+    use rustix::fs::StatxFlags;
+
+    let flags =
+        AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(dir, name, flags, StatxFlags::empty())?;
+    Ok(rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor))
+}
+
+/// The device that a name in a directory is on. There is no mount of ours on this platform.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn device(dir: impl AsFd, name: impl Arg) -> Result<u64, Errno> {
+    Ok(place(&rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?).0)
+}
+
 /// Renames and never replaces: EEXIST where the new name is taken.
 pub(crate) fn rename_new<P: Arg + Copy>(from: impl AsFd, old: P, to: impl AsFd, new: P) -> Result<(), Errno> {
     match rustix::fs::renameat_with(&from, old, &to, new, RenameFlags::NOREPLACE) {

@@ -7,7 +7,8 @@
 //!
 //! [`name`], [`ignore`], [`outbox`], [`inbox`] and [`files`] decide and do no I/O but for the bytes of files ([`blob`]). Two
 //! back ends act: [`mounted`] through FUSE, [`dir`] in a real directory. [`bell`] is the child that acts through the mount,
-//! [`client`] what other processes do with a mailbox by files alone.
+//! [`client`] what other processes do with a mailbox by files alone. `beneath`, `source`, `linked`, `reference` and
+//! `prepare` are what both share: from a path or a link to bytes.
 
 pub mod bell;
 pub(crate) mod beneath;

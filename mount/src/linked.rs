@@ -5,19 +5,23 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Dir, FileType};
 use rustix::io::Errno;
 
-use crate::beneath::{self, identity};
+use crate::beneath::{self, identity, place};
 use crate::name::{MAX_DEPTH, MAX_PATH};
+use crate::reference::Own;
 use crate::source::{OpenFile, time};
 use crate::{Content, Kind, LeftOut, Member, SourceError, Tree, ignore, name};
 
 /// Most names of a group that are reported as left out between two calls; how many more there are is told.
 const MAX_LEFT_OUT: usize = 1000;
+const OWN: &str = "it is this channel's own directory";
 
 /// The walk: its open directories, outermost first, and the directory it must not enter.
 pub(crate) struct Linked {
     levels: Vec<Level>,
+    /// The channel's own mount.
+    device: Option<u64>,
     /// The channel's own directory: device and inode.
-    own: (u64, u64),
+    place: Option<(u64, u64)>,
     left_out: Vec<LeftOut>,
     more_left_out: usize,
 }
@@ -28,18 +32,11 @@ struct Level {
     prefix: String,
 }
 
-/// The device and inode of an open directory.
-pub(crate) fn place_of(dir: &OwnedFd) -> Result<(u64, u64), Errno> {
-    let stat = rustix::fs::fstat(dir)?;
-    #[allow(clippy::useless_conversion, reason = "the type of a device number differs between platforms")]
-    Ok((u64::from(stat.st_dev), stat.st_ino))
-}
-
 impl Linked {
     /// Begins at an open directory.
-    pub(crate) fn new(dir: OwnedFd, own: (u64, u64)) -> Result<Self, Errno> {
+    pub(crate) fn new(dir: OwnedFd, own: &Own) -> Result<Self, Errno> {
         let levels = vec![Level { dir: Dir::new(dir)?, prefix: String::new() }];
-        Ok(Self { levels, own, left_out: Vec::new(), more_left_out: 0 })
+        Ok(Self { levels, device: own.device, place: own.place, left_out: Vec::new(), more_left_out: 0 })
     }
 
     fn leave_out(&mut self, name: String, reason: impl Into<String>) {
@@ -63,6 +60,18 @@ impl Linked {
             return Ok(None);
         }
         let dir = level.dir.fd().map_err(std::io::Error::from)?;
+        // Before anything else: a look at our own mount is a request to ourselves.
+        if self.device.is_some() {
+            match beneath::device(dir, part) {
+                Ok(device) if Some(device) == self.device => {
+                    self.leave_out(name, OWN);
+                    return Ok(None);
+                }
+                Ok(_) => {}
+                Err(Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(std::io::Error::from(error).into()),
+            }
+        }
         let kind = match beneath::look(dir, part) {
             Ok((kind, _)) => kind,
             // It was removed since it was listed.
@@ -96,11 +105,11 @@ impl Linked {
     }
 
     fn enter(&mut self, name: String, dir: OwnedFd) -> Result<Option<Member>, SourceError> {
-        if place_of(&dir).map_err(std::io::Error::from)? == self.own {
-            self.leave_out(name, "it is this channel's own directory");
+        let stat = rustix::fs::fstat(&dir).map_err(std::io::Error::from)?;
+        if Some(place(&stat)) == self.place {
+            self.leave_out(name, OWN);
             return Ok(None);
         }
-        let stat = rustix::fs::fstat(&dir).map_err(std::io::Error::from)?;
         let dir = Dir::new(dir).map_err(std::io::Error::from)?;
         self.levels.push(Level { dir, prefix: format!("{name}/") });
         Ok(Some(Member {

@@ -1,13 +1,15 @@
 //! Tickets become offers on the mailbox's own thread, but for links: their targets may lie on a file system that is
 //! slow or does not answer at all, and nothing else in the outbox waits for that. Owns the threads that wait.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{SendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::Offer;
 use crate::outbox::{Identity, Node, Prepared, Ticket};
+use crate::source::OpenFile;
+use crate::{Content, Kind, Offer, SourceError};
 
 /// How long a link's target is waited for, so that what was written after it stays behind it. Nearly every open is a
 /// thousand times faster.
@@ -59,6 +61,32 @@ impl Preparer {
             Ok(_) => answer.recv_timeout(PATIENCE).ok(),
             Err(_) => later(),
         }
+    }
+}
+
+/// The offer of a file without its bytes.
+pub(crate) fn file_offer(ticket: &Ticket, open: &OpenFile) -> Offer {
+    Offer {
+        entry: ticket.entry,
+        kind: Kind::File,
+        name: ticket.path.to_string(),
+        size: Some(open.identity.size),
+        executable: open.executable,
+        mtime: open.mtime(),
+        content: Content::None,
+    }
+}
+
+/// What becomes of something that cannot be read.
+pub(crate) fn unreadable(error: &io::Error) -> Prepared {
+    Prepared::LeftOut(format!("it cannot be read: {error}"))
+}
+
+/// What becomes of something whose bytes could not be taken.
+pub(crate) fn unstable(identity: Identity, error: SourceError) -> Prepared {
+    match error {
+        SourceError::Changed => Prepared::Changed(identity),
+        SourceError::Io(error) => unreadable(&error),
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) const CTL: &str = "ctl";
 /// What is put here is sent.
 pub(crate) const OUTBOX: &str = "outbox";
 /// What was received.
-pub(super) const INBOX: &str = "inbox";
+pub(crate) const INBOX: &str = "inbox";
 /// The texts in the inbox.
 pub(super) const MESSAGES: &str = "messages";
 

@@ -9,13 +9,14 @@ use std::time::Duration;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::layout::Layout;
 use super::lease;
-use crate::beneath;
-use crate::linked::{Linked, place_of};
+use crate::beneath::{self, place};
 use crate::outbox::{Identity, Node, Prepared, Ticket};
-use crate::prepare::Taken;
+use crate::prepare::{Taken, file_offer, unreadable, unstable};
+use crate::reference::{self, Own, Target, TargetError};
 use crate::source::{OpenFile, time};
-use crate::{Content, Kind, MAX_TEXT, MAX_WHOLE, Offer, SourceError};
+use crate::{Content, Kind, MAX_TEXT, MAX_WHOLE, Offer};
 
 /// The longest tick of a file system's clock. What was written less than this ago may be written again within the same
 /// tick, with the same size: its identity would not tell.
@@ -40,15 +41,22 @@ pub(super) struct Snapshots {
     outbox: OwnedFd,
     /// Where clones are made.
     staging: OwnedFd,
-    /// The channel's own directory: device and inode.
-    own: (u64, u64),
+    outbox_place: (u64, u64),
+    own: Own,
     /// Whether the file system may share blocks between files; asked once.
     clones: AtomicBool,
 }
 
 impl Snapshots {
-    pub(super) fn new(channel: &OwnedFd, outbox: OwnedFd, staging: OwnedFd) -> Result<Self, Errno> {
-        Ok(Self { outbox, staging, own: place_of(channel)?, clones: AtomicBool::new(true) })
+    pub(super) fn new(layout: &Layout) -> io::Result<Self> {
+        let place_of = |dir| rustix::fs::fstat(dir).map(|stat| place(&stat));
+        Ok(Self {
+            outbox: layout.outbox.try_clone()?,
+            staging: layout.incoming.try_clone()?,
+            outbox_place: place_of(&layout.outbox)?,
+            own: Own { path: layout.path.clone(), device: None, place: Some(place_of(&layout.channel)?) },
+            clones: AtomicBool::new(true),
+        })
     }
 
     /// What becomes of a ticket.
@@ -84,7 +92,7 @@ impl Snapshots {
             None => return Err(Prepared::Changed(open.identity)),
         }
         let identity = open.identity;
-        let mut offer = offer(ticket, Kind::File, &open);
+        let mut offer = file_offer(ticket, &open);
         if ticket.text {
             if identity.size > MAX_TEXT {
                 return Err(Prepared::NotText);
@@ -142,50 +150,17 @@ impl Snapshots {
         // The one place that follows a link: its owner put it into the outbox for that.
         let target = rustix::fs::openat(&self.outbox, &*ticket.path, flags, Mode::empty());
         let target = target.map_err(|errno| match errno {
-            Errno::NOENT => Prepared::LeftOut("the link's target does not exist".to_owned()),
-            Errno::LOOP => Prepared::LeftOut("the link leads in a circle".to_owned()),
+            Errno::NOENT => TargetError::Missing.into(),
+            Errno::LOOP => TargetError::Loop.into(),
             errno => unopened(errno, "the link's target"),
         })?;
-        let stat = rustix::fs::fstat(&target).map_err(|errno| unreadable(&errno.into()))?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            return self.group(ticket, target, &stat).map(|offer| (offer, identity));
+        let target = Target::new(target)?;
+        if let Target::Dir(dir) = &target
+            && rustix::fs::fstat(dir).map(|stat| place(&stat)) == Ok(self.outbox_place)
+        {
+            return Err(TargetError::Own.into());
         }
-        let Some(open) = OpenFile::new(target).map_err(|error| unreadable(&error))? else {
-            return Err(Prepared::LeftOut("the link's target is neither a file nor a directory".to_owned()));
-        };
-        let mut offer = offer(ticket, Kind::File, &open);
-        // Changing while it was read: it is looked at again, at longer and longer intervals.
-        offer.content = open.content().map_err(|error| unstable(identity, error))?;
-        Ok((offer, identity))
-    }
-
-    fn group(&self, ticket: &Ticket, dir: OwnedFd, stat: &rustix::fs::Stat) -> Result<Offer, Prepared> {
-        let place = place_of(&dir).map_err(|errno| unreadable(&errno.into()))?;
-        if place == self.own || Ok(place) == place_of(&self.outbox) {
-            return Err(Prepared::LeftOut("the link leads to this channel's own directory".to_owned()));
-        }
-        let tree = Linked::new(dir, self.own).map_err(|errno| unreadable(&errno.into()))?;
-        Ok(Offer {
-            entry: ticket.entry,
-            kind: Kind::Group,
-            name: ticket.path.to_string(),
-            size: None,
-            executable: false,
-            mtime: time(beneath::identity(stat).mtime),
-            content: Content::Tree(Box::new(tree)),
-        })
-    }
-}
-
-fn offer(ticket: &Ticket, kind: Kind, open: &OpenFile) -> Offer {
-    Offer {
-        entry: ticket.entry,
-        kind,
-        name: ticket.path.to_string(),
-        size: Some(open.identity.size),
-        executable: open.executable,
-        mtime: open.mtime(),
-        content: Content::None,
+        reference::opened(ticket, target, identity, &self.own)
     }
 }
 
@@ -193,16 +168,5 @@ fn unopened(errno: Errno, what: &str) -> Prepared {
     match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Prepared::Gone,
         errno => Prepared::LeftOut(format!("{what} cannot be read: {}", io::Error::from(errno))),
-    }
-}
-
-fn unreadable(error: &io::Error) -> Prepared {
-    Prepared::LeftOut(format!("it cannot be read: {error}"))
-}
-
-fn unstable(identity: Identity, error: SourceError) -> Prepared {
-    match error {
-        SourceError::Changed => Prepared::Changed(identity),
-        SourceError::Io(error) => unreadable(&error),
     }
 }

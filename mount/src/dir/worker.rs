@@ -69,8 +69,7 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts to watch. Signs begin to gather at once, in the queue that `orders` feeds.
     pub(super) fn new(layout: Arc<Layout>, outlet: Outlet, orders: Sender<Order>) -> io::Result<Self> {
-        let outbox = layout.outbox.try_clone()?;
-        let snapshots = Arc::new(Snapshots::new(&layout.channel, outbox, layout.incoming.try_clone()?)?);
+        let snapshots = Arc::new(Snapshots::new(&layout)?);
         let preparer = {
             let snapshots = Arc::clone(&snapshots);
             let late = orders.clone();
@@ -323,9 +322,7 @@ impl Worker {
             }
         };
         if kind == FileType::Symlink && name.contains('/') && ignore::path(&name).is_none() {
-            let reason =
-                "a link inside a directory is not followed; link the file or directory itself into outbox/";
-            self.outbox.leave_out(&name, reason.into(), now);
+            self.outbox.leave_out(&name, crate::reference::INSIDE.into(), now);
             return None;
         }
         let Some(stat) = stat(kind, identity) else {

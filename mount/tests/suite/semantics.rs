@@ -18,6 +18,7 @@ fn every_row_names_a_test_that_exists() {
         "src/inbox.rs",
         "src/outbox/tests.rs",
         "src/prepare.rs",
+        "src/reference/tests.rs",
         "src/dir/watch.rs",
         "src/dir/worker/tests.rs",
     ]
