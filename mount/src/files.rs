@@ -243,6 +243,11 @@ impl Files {
         Ok(attr(node))
     }
 
+    /// What is gone; to drop it may take long.
+    pub fn take_gone(&mut self) -> Vec<Node> {
+        self.tree.take_gone()
+    }
+
     /// The kernel forgets so many names of a node.
     pub fn forget(&mut self, ino: Ino, lookups: u64) {
         self.tree.forget(ino, lookups);

@@ -298,7 +298,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
-        self.shared.files().forget(inode.0, lookups);
+        self.shared.with(|files| files.forget(inode.0, lookups));
     }
 
     fn getattr(&self, _request: &Request, inode: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {

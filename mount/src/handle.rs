@@ -14,6 +14,8 @@ pub type Fh = u64;
 pub struct Handle {
     /// What.
     pub ino: Ino,
+    /// The bell's, who keeps the log open.
+    pub bell: bool,
     /// It may write.
     pub write: bool,
     /// Every write goes to the end.
@@ -48,6 +50,12 @@ impl Handles {
     /// One of them, to change it.
     pub fn find_mut(&mut self, fh: Fh) -> Option<&mut Handle> {
         self.open.get_mut(&fh)
+    }
+
+    /// How many of somebody other than the bell are open of a node.
+    #[must_use]
+    pub fn of_others(&self, ino: Ino) -> usize {
+        self.open.values().filter(|handle| handle.ino == ino && !handle.bell).count()
     }
 
     /// Ends one.

@@ -25,6 +25,7 @@ use crate::files::{Caller, Files, LOG_PATH, Limits};
 use crate::fuse;
 use crate::place::{OpenError, Place};
 use crate::reference::Own;
+use crate::tree::Node;
 use crate::{Backend, EntryId, Group, Incoming, Mailbox, Outcome, Outlet, Refusal, Sink, mounts};
 use inbox::Inbox;
 pub(crate) use receipts::Receipts;
@@ -127,6 +128,8 @@ pub(crate) struct Shared {
     woken: AtomicBool,
     pub(crate) bell: Bell,
     pub(crate) receipts: Arc<Receipts>,
+    /// Where what is gone is dropped.
+    gone: Sender<Vec<Node>>,
     /// Told when a handle was released; closing waits for readers.
     released: Condvar,
 }
@@ -137,7 +140,12 @@ impl Shared {
         let mut files = self.files();
         let result = act(&mut files);
         let happened = files.deadline().is_some();
+        let gone = files.take_gone();
         drop(files);
+        if !gone.is_empty() {
+            // Without that thread they are dropped here.
+            let _ = self.gone.send(gone);
+        }
         if happened && !self.woken.swap(true, Ordering::AcqRel) {
             self.order(Order::Look);
         }
@@ -216,7 +224,13 @@ impl FuseMailbox {
         let receipts =
             Receipts::start(options.receipt_wait).map_err(MountError::io("no thread can be had"))?;
         let (orders, queue) = mpsc::channel();
+        let (gone, dropped) = mpsc::channel();
+        thread::Builder::new()
+            .name("mailbox-drop".to_owned())
+            .spawn(move || dropped.iter().for_each(drop::<Vec<Node>>))
+            .map_err(MountError::io("no thread can be had"))?;
         let shared = Arc::new(Shared {
+            gone,
             files: Mutex::new(files),
             orders,
             woken: AtomicBool::new(false),
@@ -267,8 +281,7 @@ impl FuseMailbox {
     fn wait_for_readers(&self) {
         let end = Instant::now() + LAST_READ;
         let mut files = self.shared.files();
-        // The bell keeps the log open.
-        while files.readers() > u32::from(self.shared.bell.pid() != 0) {
+        while files.readers() > 0 {
             let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
                 return;
             };

@@ -116,7 +116,6 @@ pub(crate) fn open(target: &Path, own: &Own) -> Result<Target, TargetError> {
 
 /// The offer of a link that is not in a directory of ours but known by its target's text. `identity` is the link's. May
 /// block as [`open`] may.
-#[allow(dead_code, reason = "the FUSE back end will call it")]
 pub(crate) fn offer(ticket: &Ticket, target: &Path, identity: Identity, own: &Own) -> Taken {
     opened(ticket, open(target, own)?, identity, own)
 }

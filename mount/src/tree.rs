@@ -244,13 +244,15 @@ impl Node {
 pub struct Tree {
     nodes: HashMap<Ino, Node>,
     last: Ino,
+    /// Nodes that are gone: to free many bytes takes long, and is left to whoever has the time.
+    gone: Vec<Node>,
 }
 
 impl Tree {
     /// A tree with an empty root.
     #[must_use]
     pub fn new() -> Self {
-        let mut tree = Self { nodes: HashMap::new(), last: 0 };
+        let mut tree = Self { nodes: HashMap::new(), last: 0, gone: Vec::new() };
         let root = tree.make(Zone::Root, Body::Dir(Children::default()), 0o700);
         debug_assert_eq!(root, ROOT);
         tree
@@ -400,7 +402,15 @@ impl Tree {
                 }
                 todo.push(child);
             }
+            if node.size() > 0 {
+                self.gone.push(node);
+            }
         }
+    }
+
+    /// What is gone and holds bytes.
+    pub fn take_gone(&mut self) -> Vec<Node> {
+        std::mem::take(&mut self.gone)
     }
 
     fn set_zone(&mut self, ino: Ino, zone: Zone) {

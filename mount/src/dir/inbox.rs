@@ -14,10 +14,10 @@ use rustix::fs::{AtFlags, Dir, FileType, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::layout::{self, Layout};
-use crate::removal;
 use crate::beneath::{self, DIR_MODE, FILE_MODE};
 use crate::inbox::{Budget, Numbers, candidates, item_cost};
 use crate::name::{Root, SafeName};
+use crate::removal;
 use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};
 use group::Tree;
 use sink::{DirSink, FileSink, Target};

@@ -48,7 +48,8 @@ impl Layout {
     /// Makes the directory, or takes an empty one, and everything that is in it from the start.
     pub(super) fn create(path: &Path) -> Result<Self, OpenError> {
         let place = Place::take(path)?;
-        let filled = place.dir().try_clone().and_then(|channel| Self::parts(&channel).map(|parts| (channel, parts)));
+        let filled =
+            place.dir().try_clone().and_then(|channel| Self::parts(&channel).map(|parts| (channel, parts)));
         match filled {
             Ok((channel, [outbox, incoming, leaving, inbox])) => {
                 Ok(Self { path: place.path().to_owned(), place, channel, outbox, inbox, incoming, leaving })

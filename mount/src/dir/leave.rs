@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::FileType;
 
 use super::lease;
-use crate::removal;
 use super::worker::Order;
 use crate::beneath;
 use crate::outbox::{Leaving, Node, Stat};
+use crate::removal;
 
 /// How long an entry rests outside before it is removed: much longer than an open takes between finding the file and
 /// having it.

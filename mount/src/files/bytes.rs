@@ -88,7 +88,7 @@ impl Files {
             self.file_mut(ino)?.writing += 1;
         }
         self.node_mut(ino)?.handles += 1;
-        let fh = self.handles.add(Handle { ino, write, append, wrote, fixed });
+        let fh = self.handles.add(Handle { ino, bell: caller == Caller::Bell, write, append, wrote, fixed });
         Ok(Opened { fh, cached: zone == Zone::Inbox && ours.is_none() || ours == Some(Ours::Fixed) })
     }
 
@@ -102,7 +102,14 @@ impl Files {
             return Err(FileError::NotADirectory);
         }
         node.handles += 1;
-        Ok(self.handles.add(Handle { ino, write: false, append: false, wrote: false, fixed: None }))
+        Ok(self.handles.add(Handle {
+            ino,
+            bell: false,
+            write: false,
+            append: false,
+            wrote: false,
+            fixed: None,
+        }))
     }
 
     /// What a READ reads from.

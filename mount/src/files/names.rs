@@ -117,7 +117,7 @@ impl Files {
         if file.ours.is_none() {
             (file.dirty, file.writing) = (true, 1);
         }
-        let handle = Handle { ino, write: true, append, wrote: true, fixed: None };
+        let handle = Handle { ino, bell: false, write: true, append, wrote: true, fixed: None };
         let fh = self.handles.add(handle);
         self.node_mut(ino)?.handles += 1;
         Ok((self.remember(ino)?, fh))

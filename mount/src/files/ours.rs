@@ -168,14 +168,14 @@ impl Files {
         self.tree.node(self.places.log).map_or(0, |log| log.size())
     }
 
-    /// How many handles of the log, of the old one and of answers are open.
+    /// How many handles of the log, of the old one and of answers somebody has open.
     #[must_use]
-    pub fn readers(&self) -> u32 {
+    pub fn readers(&self) -> usize {
         let old = self.tree.child(self.places.inbox, OLD_LOG.as_ref());
         let flushes = self.tree.node(self.places.flush).and_then(|node| node.children());
         let requests = flushes.into_iter().flat_map(|children| children.after(0)).map(|(_, _, ino)| ino);
         let all = [Some(self.places.log), old].into_iter().flatten().chain(requests);
-        all.filter_map(|ino| self.tree.node(ino)).map(|node| node.handles).sum()
+        all.map(|ino| self.handles.of_others(ino)).sum()
     }
 
     /// Keeps what the log holds now as the old one.

@@ -86,9 +86,11 @@ impl Rig {
 
     /// The kernel forgets every name.
     pub(super) fn forget_all(&mut self) {
-        for ino in self.files.tree.subtree(ROOT).into_iter().max().into_iter().flat_map(|last| 0..last + 1000) {
+        for ino in self.files.tree.subtree(ROOT).into_iter().max().into_iter().flat_map(|last| 0..last + 1000)
+        {
             self.files.forget(ino, u64::MAX);
         }
+        drop(self.files.take_gone());
     }
 
     /// What happened, in words.

@@ -20,9 +20,7 @@ use crate::outbox::{
 };
 use crate::prepare::{Preparer, Taken};
 use crate::reference::{self, Own};
-use crate::{
-    Content, EntryId, Kind, MAX_TEXT, MAX_WHOLE, Offer, OutboxEvent, Outcome, Outlet, ignore, name,
-};
+use crate::{Content, EntryId, Kind, MAX_TEXT, MAX_WHOLE, Offer, OutboxEvent, Outcome, Outlet, ignore, name};
 
 /// Before the number of a receipt in the token of its flush: no request has it in its name.
 const RECEIPT: &str = "#";
