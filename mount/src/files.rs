@@ -127,7 +127,6 @@ struct Places {
     log: Ino,
     status: Ino,
     transcript: Ino,
-    ctl: Ino,
     receipt: Ino,
 }
 
@@ -169,18 +168,8 @@ impl Files {
         let incoming = dir(ROOT, ours::INCOMING, Zone::Hidden);
         let leaving = dir(ROOT, ours::LEAVING, Zone::Hidden);
         let flush = dir(ROOT, FLUSH_DIR, Zone::Flush);
-        let places = Places {
-            inbox,
-            outbox,
-            incoming,
-            leaving,
-            flush,
-            log: 0,
-            status: 0,
-            transcript: 0,
-            ctl: 0,
-            receipt: 0,
-        };
+        let places =
+            Places { inbox, outbox, incoming, leaving, flush, log: 0, status: 0, transcript: 0, receipt: 0 };
         let mut files = Self {
             tree,
             handles: Handles::default(),
@@ -211,10 +200,13 @@ impl Files {
         self.line.deadline()
     }
 
-    /// Takes nothing new into the outbox any more, and counts what was closed and is held open all the same (by a
-    /// child of the program that wrote it) as complete.
-    pub fn close_outbox(&mut self, now: Instant) {
+    /// Takes nothing new into the outbox any more.
+    pub const fn close(&mut self) {
         self.closed = true;
+    }
+
+    /// Counts what was closed and is held open all the same (by a child of the program that wrote it) as complete.
+    pub fn complete_all(&mut self, now: Instant) {
         for ino in self.line.holders() {
             self.complete(ino, now);
         }
@@ -244,7 +236,7 @@ impl Files {
     }
 
     /// What is gone; to drop it may take long.
-    pub fn take_gone(&mut self) -> Vec<Node> {
+    pub fn take_gone(&mut self) -> Vec<Arc<Content>> {
         self.tree.take_gone()
     }
 

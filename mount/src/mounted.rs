@@ -18,14 +18,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use crate::bell::{self, Bell, BellError};
-use crate::blob::{self, Store};
+use crate::blob::{self, Content, Store};
 use crate::error::FileError;
 use crate::files::{Caller, Files, LOG_PATH, Limits};
 use crate::fuse;
 use crate::place::{OpenError, Place};
 use crate::reference::Own;
-use crate::tree::Node;
 use crate::{Backend, EntryId, Group, Incoming, Mailbox, Outcome, Outlet, Refusal, Sink, mounts};
 use inbox::Inbox;
 pub(crate) use receipts::Receipts;
@@ -34,6 +35,8 @@ pub(crate) use worker::{Ask, Order};
 
 /// Whoever reads the log has this long to read its last line before the mount goes.
 const LAST_READ: Duration = Duration::from_millis(1500);
+/// Contents of at most so many bytes are dropped by whoever removed them: it takes half a millisecond.
+const DROPPED_AT_ONCE: u64 = 8 << 20;
 /// No `sync receipt` waits longer, where nobody said.
 const RECEIPT_WAIT: Duration = Duration::from_secs(3600);
 /// How long the reader of the kernel's requests gets to end after the mount is gone. It ends at once where nobody sits
@@ -120,6 +123,24 @@ impl MountError {
     }
 }
 
+/// What the thread that drops gets.
+enum Gone {
+    /// To be dropped.
+    Contents(Vec<Arc<Content>>),
+    /// Somebody wants to know when everything before is.
+    Tell(Sender<()>),
+}
+
+impl Gone {
+    fn drop(self) {
+        match self {
+            Self::Contents(contents) => drop(contents),
+            // Who asked may have given up.
+            Self::Tell(told) => drop(told.send(())),
+        }
+    }
+}
+
 /// What the threads share.
 pub(crate) struct Shared {
     files: Mutex<Files>,
@@ -129,7 +150,7 @@ pub(crate) struct Shared {
     pub(crate) bell: Bell,
     pub(crate) receipts: Arc<Receipts>,
     /// Where what is gone is dropped.
-    gone: Sender<Vec<Node>>,
+    gone: Sender<Gone>,
     /// Told when a handle was released; closing waits for readers.
     released: Condvar,
 }
@@ -142,14 +163,26 @@ impl Shared {
         let happened = files.deadline().is_some();
         let gone = files.take_gone();
         drop(files);
-        if !gone.is_empty() {
+        let (large, small): (Vec<_>, Vec<_>) =
+            gone.into_iter().partition(|content| content.allocated() > DROPPED_AT_ONCE);
+        drop(small);
+        if !large.is_empty() {
             // Without that thread they are dropped here.
-            let _ = self.gone.send(gone);
+            let _ = self.gone.send(Gone::Contents(large));
         }
         if happened && !self.woken.swap(true, Ordering::AcqRel) {
             self.order(Order::Look);
         }
         result
+    }
+
+    /// Waits until what is gone takes no room any more.
+    fn wait_for_room(&self) {
+        let (told, dropped) = mpsc::channel();
+        if self.gone.send(Gone::Tell(told)).is_ok() {
+            // It ends with the mailbox.
+            let _ = dropped.recv();
+        }
     }
 
     pub(crate) fn files(&self) -> MutexGuard<'_, Files> {
@@ -227,7 +260,7 @@ impl FuseMailbox {
         let (gone, dropped) = mpsc::channel();
         thread::Builder::new()
             .name("mailbox-drop".to_owned())
-            .spawn(move || dropped.iter().for_each(drop::<Vec<Node>>))
+            .spawn(move || dropped.iter().for_each(Gone::drop))
             .map_err(MountError::io("no thread can be had"))?;
         let shared = Arc::new(Shared {
             gone,
@@ -357,7 +390,14 @@ impl Mailbox for FuseMailbox {
         let mut whole = String::with_capacity(line.len() + 1);
         whole.push_str(line);
         whole.push('\n');
-        match self.shared.bell.append(LOG_PATH, whole.as_bytes()) {
+        let mut appended = self.shared.bell.append(LOG_PATH, whole.as_bytes());
+        if let Err(BellError::Errno(Errno::STALE | Errno::NOENT)) = appended {
+            // Its owner removed it.
+            self.shared.with(Files::renew_log);
+            appended =
+                self.shared.bell.mounted().and_then(|()| self.shared.bell.append(LOG_PATH, whole.as_bytes()));
+        }
+        match appended {
             Ok(()) => {}
             Err(BellError::Errno(errno)) => return Err(errno.into()),
             // It may have done it before it died: a line that stands there twice is better than none.
@@ -369,7 +409,8 @@ impl Mailbox for FuseMailbox {
     }
 
     fn rotate_log(&self, first_line: &str) -> io::Result<()> {
-        self.shared.files().keep_old_log().map_err(io_error)?;
+        self.shared.with(Files::renew_log);
+        self.shared.with(Files::keep_old_log).map_err(io_error)?;
         match self.shared.bell.truncate(LOG_PATH) {
             Ok(()) => {}
             Err(BellError::Errno(errno)) => return Err(errno.into()),

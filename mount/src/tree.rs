@@ -244,8 +244,8 @@ impl Node {
 pub struct Tree {
     nodes: HashMap<Ino, Node>,
     last: Ino,
-    /// Nodes that are gone: to free many bytes takes long, and is left to whoever has the time.
-    gone: Vec<Node>,
+    /// Bytes of what is gone: to free many takes long, and is left to whoever has the time.
+    gone: Vec<Arc<Content>>,
 }
 
 impl Tree {
@@ -402,14 +402,21 @@ impl Tree {
                 }
                 todo.push(child);
             }
-            if node.size() > 0 {
-                self.gone.push(node);
+            if let Body::File(file) = node.body {
+                self.throw_away(file.content);
             }
         }
     }
 
-    /// What is gone and holds bytes.
-    pub fn take_gone(&mut self) -> Vec<Node> {
+    /// Nobody needs these bytes any more.
+    pub fn throw_away(&mut self, content: Arc<Content>) {
+        if !content.is_empty() {
+            self.gone.push(content);
+        }
+    }
+
+    /// Bytes that nobody needs: to free many takes long.
+    pub fn take_gone(&mut self) -> Vec<Arc<Content>> {
         std::mem::take(&mut self.gone)
     }
 

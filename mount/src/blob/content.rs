@@ -45,6 +45,12 @@ impl Content {
         Self { store, quota, chunks: BTreeMap::new(), len: 0, allocated: 0 }
     }
 
+    /// No bytes, in the same store and on the same quota.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self::new(&self.store, &self.quota)
+    }
+
     /// Its length in bytes, holes included.
     #[must_use]
     pub const fn len(&self) -> u64 {

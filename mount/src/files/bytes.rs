@@ -66,6 +66,9 @@ impl Files {
             return Err(if node.is_dir() { FileError::IsADirectory } else { FileError::Invalid });
         };
         let ours = file.ours;
+        if node.place.is_none() && node.handles == 0 && ours != Some(Ours::Receipt) {
+            return Err(FileError::Stale);
+        }
         if write || truncate {
             self.may_write(ino, zone, ours, caller)?;
         }
@@ -196,7 +199,7 @@ impl Files {
         if let Some(path) = self.outbox_path(ino).filter(|_| is_free) {
             self.line.push(Change::Touched(path), now);
         }
-        self.tree.sweep(ino);
+        self.free(ino);
     }
 
     /// A directory's handle ends.

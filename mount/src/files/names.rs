@@ -201,7 +201,7 @@ impl Files {
                 self.complete(target, now);
             }
             self.tree.detach(to_dir, to_name);
-            self.tree.sweep(target);
+            self.free(target);
         }
         self.tree.detach(from_dir, from_name);
         self.tree.attach(to_dir, to_name, ino);
@@ -257,8 +257,23 @@ impl Files {
         if caller == Caller::User {
             self.line_removal(path, request, now);
         }
-        self.tree.sweep(ino);
+        self.free(ino);
         Ok(())
+    }
+
+    /// What has no name and no handle any more needs no bytes, whether the kernel has forgotten it or not.
+    pub(super) fn free(&mut self, ino: Ino) {
+        let Some(node) = self.tree.node_mut(ino).filter(|node| node.place.is_none() && node.handles == 0)
+        else {
+            return;
+        };
+        node.charge = None;
+        if let Body::File(file) = &mut node.body {
+            let empty = Arc::new(file.content.emptied());
+            let content = std::mem::replace(&mut file.content, empty);
+            self.tree.throw_away(content);
+        }
+        self.tree.sweep(ino);
     }
 
     fn line_removal(&mut self, path: Option<String>, request: Option<String>, now: Instant) {
@@ -286,7 +301,9 @@ impl Files {
 
     fn may_remove(&self, ino: Ino, caller: Caller) -> Result<(), FileError> {
         let node = self.node(ino)?;
-        let is_fixed = node.file().is_some_and(|file| file.ours.is_some_and(|ours| ours != Ours::Request));
+        // The log is made anew with its next line.
+        let may_go = |ours| matches!(ours, Ours::Request | Ours::Log);
+        let is_fixed = node.file().is_some_and(|file| file.ours.is_some_and(|ours| !may_go(ours)));
         match (node.zone, caller) {
             _ if is_fixed || self.is_place(ino) => Err(FileError::Policy),
             (Zone::Outbox, Caller::Bell) => self.may_leave_now(ino),

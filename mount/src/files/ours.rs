@@ -42,27 +42,36 @@ impl Files {
             self.tree.attach(dir, name.as_ref(), ino);
             Ok(ino)
         };
-        make(ROOT, "README.md", Ours::Fixed, 0o400, README)?;
-        make(ROOT, ".gitignore", Ours::Fixed, 0o400, GITIGNORE)?;
-        let status = make(ROOT, "status.json", Ours::Status, 0o400, "{}\n")?;
-        let transcript = make(ROOT, "transcript.jsonl", Ours::Transcript, 0o400, "")?;
-        let ctl = make(ROOT, "ctl", Ours::Ctl, 0o600, "")?;
-        let receipt = make(ROOT, "receipt", Ours::Receipt, 0o400, "")?;
-        let inbox = self.places.inbox;
-        let mut log = self.empty_file(&self.own_quota, Some(Ours::Log));
-        log.version = 1;
-        let log = self.tree.make(Zone::Inbox, Body::File(log), 0o600);
-        self.tree.attach(inbox, LOG.as_ref(), log);
+        make(ROOT, "README.md", Ours::Fixed, 0o600, README)?;
+        make(ROOT, ".gitignore", Ours::Fixed, 0o600, GITIGNORE)?;
+        let status = make(ROOT, "status.json", Ours::Status, 0o600, "{}\n")?;
+        let transcript = make(ROOT, "transcript.jsonl", Ours::Transcript, 0o600, "")?;
+        make(ROOT, "ctl", Ours::Ctl, 0o600, "")?;
+        let receipt = make(ROOT, "receipt", Ours::Receipt, 0o600, "")?;
         let places = &mut self.places;
-        (places.status, places.transcript, places.ctl) = (status, transcript, ctl);
-        (places.receipt, places.log) = (receipt, log);
+        (places.status, places.transcript, places.receipt) = (status, transcript, receipt);
+        self.renew_log();
         Ok(())
+    }
+
+    /// Makes the log anew where its owner removed it.
+    pub fn renew_log(&mut self) {
+        if self.tree.node(self.places.log).is_some_and(|log| log.place.is_some()) {
+            return;
+        }
+        let (inbox, file) = (self.places.inbox, self.empty_file(&self.own_quota, Some(Ours::Log)));
+        // Something else may have its name: what was sent under it has a number, so it is nobody's.
+        if let Some(other) = self.tree.detach(inbox, LOG.as_ref()) {
+            self.tree.sweep(other);
+        }
+        self.places.log = self.tree.make(Zone::Inbox, Body::File(file), 0o600);
+        self.tree.attach(inbox, LOG.as_ref(), self.places.log);
     }
 
     /// A receipt of its own for each who looks it up: any number may wait, and none holds another's lock.
     pub(super) fn new_receipt(&mut self) -> Ino {
         let file = self.empty_file(&self.own_quota, Some(Ours::Receipt));
-        self.tree.make(Zone::Root, Body::File(file), 0o400)
+        self.tree.make(Zone::Root, Body::File(file), 0o600)
     }
 
     /// Whether a handle is one of `receipt`.
@@ -112,6 +121,8 @@ impl Files {
                 self.line.push(Change::Ctl(word), now);
                 Ok(())
             }
+            // Its owner removed it: the bell is to look again.
+            (Ours::Log, Caller::Bell) if self.node(ino)?.place.is_none() => Err(FileError::Stale),
             (Ours::Log | Ours::Request, Caller::Bell) => self.append(ino, data),
             _ => Err(FileError::Policy),
         }
@@ -151,6 +162,7 @@ impl Files {
     /// # Errors
     /// [`FileError`].
     pub fn append_log(&mut self, line: &[u8]) -> Result<(), FileError> {
+        self.renew_log();
         self.append(self.places.log, line)
     }
 
@@ -159,6 +171,7 @@ impl Files {
     /// # Errors
     /// [`FileError`].
     pub fn truncate_log(&mut self) -> Result<(), FileError> {
+        self.renew_log();
         Ok(Arc::make_mut(&mut self.file_mut(self.places.log)?.content).set_len(0)?)
     }
 

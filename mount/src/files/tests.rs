@@ -429,9 +429,10 @@ fn a_closing_outbox_completes_what_was_closed_and_takes_nothing_new() {
     rig.flush(held);
     let open = rig.create("open");
     rig.write(open, "y");
-    rig.files.close_outbox(rig.now);
+    rig.files.complete_all(rig.now);
     assert_eq!(rig.changes(), ["held = x"]);
     assert_eq!(rig.files.incomplete(), ["open"]);
+    rig.files.close();
     let outbox = rig.outbox();
     let made = rig.files.create(outbox, "new".as_ref(), 0o644, false, false);
     assert_eq!(made.map(drop), Err(FileError::Closed));

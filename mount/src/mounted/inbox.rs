@@ -72,13 +72,16 @@ impl Inbox {
         if self.closing.load(Ordering::Acquire) {
             return Err(Refusal::Closing);
         }
-        let files = self.shared.files();
-        let limit = files.inbox_limit();
-        match head.size {
-            Some(size) if size > limit.saturating_sub(NODE_COST) => Err(Refusal::TooLarge { limit }),
-            Some(size) if !files.inbox_takes(size) => Err(Refusal::NoSpace),
-            Some(_) | None => Ok(()),
+        let Some(size) = head.size else { return Ok(()) };
+        let limit = self.shared.files().inbox_limit();
+        if size > limit.saturating_sub(NODE_COST) {
+            return Err(Refusal::TooLarge { limit });
         }
+        if self.shared.files().inbox_takes(size) {
+            return Ok(());
+        }
+        self.shared.wait_for_room();
+        if self.shared.files().inbox_takes(size) { Ok(()) } else { Err(Refusal::NoSpace) }
     }
 
     fn refusal(&self, error: FileError) -> Refusal {
@@ -161,10 +164,11 @@ struct Unstage {
 impl Drop for Unstage {
     fn drop(&mut self) {
         if let Some(staged) = &self.staged {
-            let mut files = self.inbox.shared.files();
-            if !files.is_placed(staged) {
-                files.unstage(staged);
-            }
+            self.inbox.shared.with(|files| {
+                if !files.is_placed(staged) {
+                    files.unstage(staged);
+                }
+            });
         }
     }
 }
@@ -202,7 +206,14 @@ impl Sink for FileSink {
         if size > limit.saturating_sub(NODE_COST) {
             return Err(Refusal::TooLarge { limit });
         }
-        let written = self.content.write_at(self.content.len(), bytes);
+        let before = self.content.len();
+        let written = self.content.write_at(before, bytes).or_else(|error| match error {
+            blob::BlobError::Full => {
+                self.inbox.shared.wait_for_room();
+                self.content.write_at(before, bytes)
+            }
+            error => Err(error),
+        });
         written.map_err(|error| self.inbox.refusal(error.into()))
     }
 
@@ -237,7 +248,7 @@ impl Sink for FileSink {
 fn place(unstage: Unstage, staged: &mut Staged, parts: &[String]) -> Result<String, Refusal> {
     let placed = unstage.inbox.place(staged, parts);
     if placed.is_err() {
-        unstage.inbox.shared.files().unstage(staged);
+        unstage.inbox.shared.with(|files| files.unstage(staged));
     }
     placed
 }
@@ -294,6 +305,9 @@ impl Group for Tree {
 
     fn commit(self: Box<Self>) -> Result<Saved, Refusal> {
         let Self { inbox, name, root, mtime, size } = *self;
+        if Arc::strong_count(&root) > 1 {
+            return Err(Refusal::Io(std::io::Error::other("a member of the directory is not complete")));
+        }
         let staged = root.staged.as_ref().ok_or(Refusal::Closing)?;
         inbox.shared.files().stamp(staged, mtime);
         let placed = inbox.place(staged, name.parts())?;

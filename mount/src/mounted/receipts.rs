@@ -160,7 +160,10 @@ mod tests {
 
     fn reply() -> (Reply, mpsc::Receiver<Result<(), FileError>>) {
         let (told, result) = mpsc::channel();
-        (Box::new(move |result| drop(told.send(result))), result)
+        let reply = move |result| {
+            let _ = told.send(result);
+        };
+        (Box::new(reply), result)
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::Shared;
 use crate::bell::BellError;
 use crate::blob::Reading;
 use crate::error::FileError;
-use crate::files::{Change, FLUSH_DIR, Piece, Snapshot, Way};
+use crate::files::{Change, FLUSH_DIR, Files, Piece, Snapshot, Way};
 use crate::outbox::{
     Action, Answer, Leaving, MAX_FLUSHES, NO_RECEIPTS, Node, Outbox, Prepared, Rules, Ticket, name_of,
 };
@@ -140,7 +140,7 @@ impl Worker {
             Order::Outcome(entry, outcome) => self.outbox.outcome(entry, outcome, now),
             Order::Prepared(ticket, taken) => self.prepared(&ticket, taken),
             Order::Finish => {
-                self.shared.files().close_outbox(now);
+                self.shared.files().complete_all(now);
                 self.look();
                 self.outbox.finish(Instant::now());
             }
@@ -376,7 +376,7 @@ impl Worker {
         let left = match done {
             Ok(()) => true,
             Err(BellError::Errno(_)) => false,
-            Err(BellError::Gone(_) | BellError::Closed) => self.shared.files().leave_without_bell(),
+            Err(BellError::Gone(_) | BellError::Closed) => self.shared.with(Files::leave_without_bell),
         };
         self.shared.files().revoke();
         if let (true, Way::Rename(_, to)) = (left, way) {
@@ -431,6 +431,7 @@ impl Worker {
 
     /// Answers everybody who waits.
     fn end_flushes(&mut self) {
+        self.shared.files().close();
         self.look();
         while let Some(answer) = self.outbox.next_answer() {
             self.answer(&answer);
@@ -473,5 +474,5 @@ fn remove(shared: &Shared, path: &str) {
             break;
         }
     }
-    shared.files().discard(path);
+    shared.with(|files| files.discard(path));
 }

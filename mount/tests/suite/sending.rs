@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use agent_wormhole_mount::{Content, Kind, MAX_TEXT, OutboxEvent, Outcome};
 
-use crate::fixture::{Body, each, needs, read};
+use crate::fixture::{Body, each, needs, only, read};
 
 fn bytes(content: &Body) -> &[u8] {
     match content {
@@ -135,8 +135,22 @@ fn a_slow_writer_yields_one_item_with_all_its_bytes() {
 }
 
 #[test]
+fn a_file_that_is_only_opened_again_is_complete_all_the_same() {
+    only("fuse", |fixture| {
+        fixture.write("log.txt", "one\n");
+        let mut again = OpenOptions::new().append(true).open(fixture.outbox("log.txt")).unwrap();
+        let offer = fixture.offer();
+        assert_eq!(bytes(&offer.content), b"one\n");
+        again.write_all(b"two\n").unwrap();
+        drop(again);
+        assert_eq!(fixture.withdrawn(), offer.entry);
+        assert_eq!(bytes(&fixture.offer().content), b"one\ntwo\n");
+    });
+}
+
+#[test]
 fn a_file_that_was_closed_and_opened_again_is_waited_for() {
-    each(|fixture| {
+    only("dir", |fixture| {
         fixture.write("log.txt", "one\n");
         let mut again = OpenOptions::new().append(true).open(fixture.outbox("log.txt")).unwrap();
         fixture.write("marker", "x");
@@ -243,7 +257,7 @@ fn mv_out_of_the_outbox_cancels() {
     each(|fixture| {
         fixture.write("a.bin", "x");
         let offer = fixture.offer();
-        fs::rename(fixture.outbox("a.bin"), fixture.home("a.bin")).unwrap();
+        fixture.sh("mv a.bin ../..");
         assert_eq!(fixture.withdrawn(), offer.entry);
     });
 }
@@ -310,8 +324,30 @@ fn a_large_file_that_changes_while_it_is_read_is_offered_again() {
 }
 
 #[test]
+fn what_cannot_be_sent_is_refused_at_once() {
+    only("fuse", |fixture| {
+        use std::os::unix::ffi::OsStrExt as _;
+        let errno = |made: std::io::Result<()>| made.unwrap_err().raw_os_error();
+        let fifo = rustix::fs::FileType::Fifo;
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let made = rustix::fs::mknodat(rustix::fs::CWD, fixture.outbox("pipe"), fifo, mode, 0);
+        assert_eq!(errno(made.map_err(Into::into)), Some(libc::EPERM));
+        let bad = std::path::Path::new(std::ffi::OsStr::from_bytes(b"bad\xff"));
+        assert_eq!(errno(fs::write(fixture.outbox("").join(bad), "x")), Some(libc::EINVAL));
+        assert_eq!(errno(fs::write(fixture.outbox(&"a".repeat(256)), "x")), Some(libc::ENAMETOOLONG));
+        fixture.sh("mkdir d; echo x > d/a; echo x > .env; echo x > a.txt~");
+        symlink("a", fixture.outbox("d/link")).unwrap();
+        assert_eq!(fixture.offers(1)[0].name, "d/a");
+        for name in [".env", "a.txt~", "d/link"] {
+            assert!(!fixture.left_out(name).is_empty(), "{name}");
+        }
+        fixture.nothing_more();
+    });
+}
+
+#[test]
 fn what_cannot_be_sent_is_told() {
-    each(|fixture| {
+    only("dir", |fixture| {
         use std::os::unix::ffi::OsStrExt as _;
         fixture.sh("mkfifo pipe; mkdir d; echo x > d/a; echo x > .env; echo x > a.txt~; mkfifo d/pipe");
         fixture.write("x", "x");
@@ -330,9 +366,8 @@ fn what_cannot_be_sent_is_told() {
 #[test]
 fn a_hard_link_is_a_second_file() {
     each(|fixture| {
-        fs::write(fixture.home("a"), "x").unwrap();
-        fs::hard_link(fixture.home("a"), fixture.outbox("a")).unwrap();
-        fs::hard_link(fixture.home("a"), fixture.outbox("b")).unwrap();
+        fixture.write("a", "x");
+        fs::hard_link(fixture.outbox("a"), fixture.outbox("b")).unwrap();
         let offers = fixture.offers(2);
         assert_eq!((offers[0].name.as_str(), offers[1].name.as_str()), ("a", "b"));
         assert_eq!(bytes(&offers[1].content), b"x");
