@@ -8,10 +8,12 @@
 //! [`name`], [`ignore`], [`outbox`] and [`inbox`] decide and do no I/O; [`dir`] is the back end that acts; [`client`] is
 //! what other processes do with a mailbox by files alone.
 
+pub mod bell;
 pub mod client;
 pub mod dir;
 pub mod ignore;
 pub mod inbox;
+pub mod mounts;
 pub mod name;
 pub mod outbox;
 
