@@ -139,7 +139,10 @@ impl Bell {
         {
             let mut state = lock(&bell.shared.state);
             bell.shared.spawn(&mut state)?;
-            bell.shared.hello(&mut state)?;
+            let number = state.number;
+            let process = state.process.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+            // From its answer on it ignores what it ignores, and has left the owner's session.
+            process.reply(number, Instant::now() + PATIENCE)??;
         }
         Ok(bell)
     }
@@ -151,7 +154,7 @@ impl Bell {
     pub fn mounted(&self) -> Result<(), BellError> {
         let mut state = lock(&self.shared.state);
         state.mounted = true;
-        let done = self.shared.hello(&mut state);
+        let done = self.shared.call(&mut state, self.shared.greeting(true));
         if matches!(done, Err(BellError::Errno(_))) {
             state.mounted = false;
         }
@@ -292,16 +295,20 @@ fn inbox(parents: &[String]) -> Result<String, BellError> {
 }
 
 impl Shared {
+    /// Starts a bell and tells it what is known, without waiting for its answer.
     fn spawn(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        state.number += 1;
+        let hello = self.greeting(state.mounted);
+        protocol::encode(state.number, hello, &mut state.frame).map_err(|_| io::ErrorKind::InvalidInput)?;
         let generation = state.generation + 1;
         let shared = Arc::downgrade(self);
-        let process = Process::spawn(&self.options, move || {
+        let process = Process::spawn(&self.options, &state.frame, move || {
             if let Some(shared) = shared.upgrade() {
                 shared.ended(generation);
             }
         })?;
         state.generation = generation;
-        // Before it is told anything: whatever it asks of the mount is known to come from it.
+        // Before any command but that: whatever it asks of the mount is known to come from it.
         self.pid.store(process.pid(), Ordering::Release);
         state.process = Some(process);
         Ok(())
@@ -320,7 +327,7 @@ impl Shared {
         }
     }
 
-    /// Starts another bell and tells it what the last one knew, without waiting for its answer.
+    /// Starts another bell, unless that was done too often.
     fn restart(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
         let now = Instant::now();
         while state.restarts.front().is_some_and(|first| now.duration_since(*first) > RESTARTS_WITHIN) {
@@ -330,25 +337,11 @@ impl Shared {
             return Err(io::Error::other("it ended too often"));
         }
         state.restarts.push_back(now);
-        self.spawn(state)?;
-        let hello = self.greeting(state);
-        match self.send(state, hello, PATIENCE) {
-            Ok(_) | Err(Sending::TooLong) => Ok(()),
-            Err(Sending::Failed(error)) => Err(error),
-        }
+        self.spawn(state)
     }
 
-    fn greeting(&self, state: &State) -> Command<'_> {
-        Command::Hello {
-            mounted: state.mounted,
-            mountpoint: self.mountpoint.as_path(),
-            source: self.source.as_str(),
-        }
-    }
-
-    fn hello(self: &Arc<Self>, state: &mut State) -> Result<(), BellError> {
-        let hello = self.greeting(state);
-        self.call(state, hello)
+    fn greeting(&self, mounted: bool) -> Command<'_> {
+        Command::Hello { mounted, mountpoint: &self.mountpoint, source: &self.source }
     }
 
     fn call(self: &Arc<Self>, state: &mut State, command: Command<'_>) -> Result<(), BellError> {
@@ -385,33 +378,16 @@ impl Shared {
         command: Command<'_>,
         most: Duration,
     ) -> io::Result<Result<(), Errno>> {
-        let until = Instant::now() + most;
-        let number = match self.send(state, command, most) {
-            Ok(number) => number,
-            Err(Sending::TooLong) => return Ok(Err(Errno::MSGSIZE)),
-            Err(Sending::Failed(error)) => return Err(error),
-        };
-        let process = state.process.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        process.reply(number, until)
-    }
-
-    /// Sends a command, and returns its number.
-    fn send(&self, state: &mut State, command: Command<'_>, most: Duration) -> Result<u64, Sending> {
         let State { process, number, frame, .. } = state;
+        let process = process.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         *number += 1;
-        protocol::encode(*number, command, frame).map_err(|_| Sending::TooLong)?;
-        let process = process.as_mut().ok_or(Sending::Failed(io::ErrorKind::NotConnected.into()))?;
-        let sent = process.send(frame, Instant::now() + most);
+        if protocol::encode(*number, command, frame).is_err() {
+            return Ok(Err(Errno::MSGSIZE));
+        }
+        let until = Instant::now() + most;
+        let sent = process.send(frame, until);
         frame.clear();
         frame.shrink_to(KEPT);
-        sent.map(|()| *number).map_err(Sending::Failed)
+        sent.and_then(|()| process.reply(*number, until))
     }
-}
-
-/// Why a command was not sent.
-enum Sending {
-    /// Nothing of it was.
-    TooLong,
-    /// The bell does not take it.
-    Failed(io::Error),
 }

@@ -48,11 +48,17 @@ struct Life {
 }
 
 impl Process {
-    /// Starts it, and a thread that waits for its end, whenever that is, and then calls `ended`.
-    pub(super) fn spawn(options: &Options, ended: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+    /// Starts it with this frame already in its socket, which holds more than that: an owner that is killed here has
+    /// told it all the same. A thread waits for its end, whenever that is, and then calls `ended`.
+    pub(super) fn spawn(
+        options: &Options,
+        first: &[u8],
+        ended: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
         // Both ends are close-on-exec; the child gets its own as standard input, and nothing else of ours.
-        let (socket, its) = UnixStream::pair()?;
+        let (mut socket, its) = UnixStream::pair()?;
         socket.set_nonblocking(true)?;
+        socket.write_all(first)?;
         let mut command = std::process::Command::new(&options.program);
         if let Some(arg0) = &options.arg0 {
             command.arg0(arg0);

@@ -2,7 +2,7 @@
 //! than anybody waits for a reply.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
@@ -60,8 +60,7 @@ impl Level {
     fn open(parent: impl AsFd, name: CString) -> Result<Self, Errno> {
         let dir = open_dir(parent, &name)?;
         if Mode::from_raw_mode(rustix::fs::fstat(&dir)?.st_mode) & DIR_MODE != DIR_MODE {
-            // A place takes no chmod; its entry in /proc leads to it and to nothing else.
-            rustix::fs::chmod(format!("/proc/self/fd/{}", dir.as_raw_fd()), DIR_MODE)?;
+            open_up(&dir)?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let entries = Dir::new(rustix::fs::openat(&dir, c".", flags, Mode::empty())?)?;
@@ -72,6 +71,21 @@ impl Level {
         // All of them first: a directory that shrinks while it is read may hide some.
         let names = names.take(MAX_NAMES).collect::<Result<_, _>>()?;
         Ok(Self { name, dir: Some(dir), names, progress: false })
+    }
+}
+
+/// Lets the owner of a directory work in it.
+fn open_up(dir: &OwnedFd) -> Result<(), Errno> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use std::os::fd::AsRawFd as _;
+
+        // A place takes no chmod; its entry in /proc leads to it and to nothing else.
+        rustix::fs::chmod(format!("/proc/self/fd/{}", dir.as_raw_fd()), DIR_MODE)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        rustix::fs::fchmod(dir, DIR_MODE)
     }
 }
 
@@ -208,7 +222,7 @@ mod tests {
     fn a_deep_tree_holds_few_handles() {
         let home = tempfile::tempdir().unwrap();
         let mut dir = parent(home.path());
-        for _ in 0..1000 {
+        for _ in 0..3 * MAX_HANDLES {
             rustix::fs::mkdirat(&dir, c"deep", DIR_MODE).unwrap();
             rustix::fs::mkdirat(&dir, c"side", DIR_MODE).unwrap();
             dir = open_dir(&dir, c"deep").unwrap();
