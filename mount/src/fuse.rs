@@ -508,7 +508,7 @@ impl Filesystem for Adapter {
         let mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let caller = self.caller(request);
         let now = Instant::now();
-        match self.shared.with(|files| files.write(fh.0, offset, data, mapped, caller, now)) {
+        match self.shared.with(|files| files.write(fh.0, (offset, data), mapped, caller, now)) {
             Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
             Err(error) => reply.error(code(error)),
         }

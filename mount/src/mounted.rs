@@ -242,8 +242,7 @@ impl FuseMailbox {
         let blob = blob::Options { memory: options.memory, ..blob::Options::detect() };
         let store = Store::new(blob).map_err(MountError::io("no memory for files can be had"))?;
         let disk = default_limit(store.spill_dir()).map_err(MountError::io("the disk cannot be measured"));
-        let limit =
-            |asked: Option<u64>| asked.map_or_else(|| disk.as_ref().copied().unwrap_or(0), |asked| asked);
+        let limit = |asked: Option<u64>| asked.unwrap_or_else(|| disk.as_ref().copied().unwrap_or(0));
         let limits = Limits { outbox: limit(options.outbox_limit), inbox: limit(options.inbox_limit) };
         if options.inbox_limit.is_none() || options.outbox_limit.is_none() {
             disk?;

@@ -138,8 +138,7 @@ impl Files {
     pub fn write(
         &mut self,
         fh: Fh,
-        offset: u64,
-        data: &[u8],
+        (offset, data): (u64, &[u8]),
         mapped: bool,
         caller: Caller,
         now: Instant,

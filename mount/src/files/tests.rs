@@ -53,7 +53,7 @@ impl Rig {
     pub(super) fn write(&mut self, fh: Fh, bytes: &str) {
         let offset =
             self.files.handles.find(fh).map_or(0, |handle| self.files.attr(handle.ino).unwrap().size);
-        self.files.write(fh, offset, bytes.as_bytes(), false, Caller::User, self.now).unwrap();
+        self.files.write(fh, (offset, bytes.as_bytes()), false, Caller::User, self.now).unwrap();
     }
 
     fn flush(&mut self, fh: Fh) {
@@ -262,7 +262,7 @@ fn a_store_into_a_mapping_after_the_close_counts() {
     let fh = rig.create("a");
     rig.write(fh, "one");
     rig.flush(fh);
-    rig.files.write(fh, 0, b"two", true, Caller::User, rig.now).unwrap();
+    rig.files.write(fh, (0, b"two"), true, Caller::User, rig.now).unwrap();
     rig.release(fh);
     assert_eq!(rig.changes(), ["a = two", "a touched"]);
 }
@@ -291,7 +291,7 @@ fn appends_go_to_the_end_and_a_snapshot_does_not_change() {
     let before = rig.files.next_change(rig.now).unwrap();
     let ino = rig.at("outbox/a").unwrap();
     let fh = rig.files.open(ino, (true, true, false), Caller::User, rig.now).unwrap().fh;
-    rig.files.write(fh, 0, b" two", false, Caller::User, rig.now).unwrap();
+    rig.files.write(fh, (0, b" two"), false, Caller::User, rig.now).unwrap();
     rig.close(fh);
     assert_eq!(told(&before), "a = one");
     assert!(rig.changes().contains(&"a = one two".to_owned()));
@@ -397,7 +397,7 @@ fn words_for_ctl_are_checked_as_they_are_written() {
         ("close now please", Err(FileError::Invalid)),
     ] {
         let fh = rig.open("ctl", TRUNCATING).unwrap();
-        let written = rig.files.write(fh, 0, word.as_bytes(), false, Caller::User, rig.now);
+        let written = rig.files.write(fh, (0, word.as_bytes()), false, Caller::User, rig.now);
         rig.close(fh);
         assert_eq!(written, expected.map(drop), "{word:?}");
         assert_eq!(rig.changes(), expected.into_iter().map(str::to_owned).collect::<Vec<_>>());
@@ -445,8 +445,8 @@ fn a_full_budget_refuses_and_frees_with_what_is_removed() {
     let mut rig = limited(Limits { outbox: 256 << 10, inbox: 64 << 10 });
     let fh = rig.create("a");
     let bytes = vec![1; 128 << 10];
-    rig.files.write(fh, 0, &bytes, false, Caller::User, rig.now).unwrap();
-    let full = rig.files.write(fh, 128 << 10, &bytes, false, Caller::User, rig.now);
+    rig.files.write(fh, (0, &bytes), false, Caller::User, rig.now).unwrap();
+    let full = rig.files.write(fh, (128 << 10, &bytes), false, Caller::User, rig.now);
     assert_eq!(full, Err(FileError::NoSpace));
     let space = rig.files.space(rig.outbox());
     assert!(space.total == 256 << 10 && space.free < 128 << 10, "{space:?}");

@@ -67,96 +67,86 @@ impl Model {
 /// One random operation on both; returns what the model says is told by it.
 fn step(rig: &mut Rig, model: &mut Model, random: &mut Random) -> Vec<String> {
     let name = NAMES[random.below(NAMES.len())];
-    let known = model.names.get(name).copied();
-    let outbox = rig.outbox();
     match random.below(7) {
-        0 | 1 if model.open.len() < 4 => match known {
-            Some(file) => {
-                // One writer at a time: what is told of two depends on which wrote first, which has its own tests.
-                if model.open.iter().any(|open| open.file == file) {
-                    return Vec::new();
-                }
-                let truncate = random.below(2) == 0;
-                let fh = rig.open(&format!("outbox/{name}"), (true, false, truncate)).unwrap();
-                if truncate {
-                    let modelled = model.files.get_mut(&file).unwrap();
-                    *modelled = Modelled { bytes: Vec::new(), dirty: true };
-                }
-                model.open.push(Open { fh, file });
-                Vec::new()
-            }
-            None => {
-                model.last += 1;
-                let file = model.last;
-                model.names.insert(name.to_owned(), file);
-                model.files.insert(file, Modelled { bytes: Vec::new(), dirty: true });
-                let fh = rig.create(name);
-                model.open.push(Open { fh, file });
-                Vec::new()
-            }
-        },
-        2 | 3 if !model.open.is_empty() => {
-            let open = &model.open[random.below(model.open.len())];
-            let (offset, byte) = (random.below(40), b'a' + u8::try_from(random.below(26)).unwrap());
-            let data = vec![byte; 1 + random.below(30)];
-            rig.files.write(open.fh, offset as u64, &data, false, Caller::User, rig.now).unwrap();
-            let modelled = model.files.get_mut(&open.file).unwrap();
-            let end = offset + data.len();
-            if modelled.bytes.len() < end {
-                modelled.bytes.resize(end, 0);
-            }
-            modelled.bytes[offset..end].copy_from_slice(&data);
-            modelled.dirty = true;
-            Vec::new()
-        }
+        0 | 1 if model.open.len() < 4 => open(rig, model, random, name),
+        2 | 3 if !model.open.is_empty() => write(rig, model, random),
         4 if !model.open.is_empty() => {
             let open = model.open.swap_remove(random.below(model.open.len()));
             rig.close(open.fh);
-            model.finish(open.file).into_iter().collect()
+            return model.finish(open.file).into_iter().collect();
         }
-        5 => {
-            let to = NAMES[random.below(NAMES.len())];
-            let renamed = rig.files.rename(
-                (outbox, name.as_ref()),
-                (outbox, to.as_ref()),
-                false,
-                Caller::User,
-                rig.now,
-            );
-            match known {
-                None => {
-                    assert_eq!(renamed, Err(FileError::Missing));
-                    Vec::new()
-                }
-                Some(file) => {
-                    renamed.unwrap();
-                    if name == to {
-                        return Vec::new();
-                    }
-                    model.names.remove(name);
-                    model.names.insert(to.to_owned(), file);
-                    let modelled = &model.files[&file];
-                    let piece = if modelled.dirty {
-                        String::new()
-                    } else {
-                        format!("{to} = {}", String::from_utf8_lossy(&modelled.bytes))
-                    };
-                    vec![format!("{name} > {to}: {piece}")]
-                }
-            }
-        }
+        5 => return rename(rig, model, name, NAMES[random.below(NAMES.len())]),
         6 => {
             let removed = rig.unlink(name);
-            if known.is_none() {
+            if model.names.remove(name).is_none() {
                 assert_eq!(removed, Err(FileError::Missing));
                 return Vec::new();
             }
             removed.unwrap();
-            model.names.remove(name);
-            vec![format!("{name} gone")]
+            return vec![format!("{name} gone")];
         }
-        _ => Vec::new(),
+        _ => {}
     }
+    Vec::new()
+}
+
+/// Makes or opens a file for writing, which tells nothing.
+fn open(rig: &mut Rig, model: &mut Model, random: &mut Random, name: &str) {
+    let Some(file) = model.names.get(name).copied() else {
+        model.last += 1;
+        let file = model.last;
+        model.names.insert(name.to_owned(), file);
+        model.files.insert(file, Modelled { bytes: Vec::new(), dirty: true });
+        model.open.push(Open { fh: rig.create(name), file });
+        return;
+    };
+    // One writer at a time: what is told of two depends on which wrote first, which has its own tests.
+    if model.open.iter().any(|open| open.file == file) {
+        return;
+    }
+    let truncate = random.below(2) == 0;
+    let fh = rig.open(&format!("outbox/{name}"), (true, false, truncate)).unwrap();
+    if truncate {
+        model.files.insert(file, Modelled { bytes: Vec::new(), dirty: true });
+    }
+    model.open.push(Open { fh, file });
+}
+
+/// Writes somewhere, which tells nothing.
+fn write(rig: &mut Rig, model: &mut Model, random: &mut Random) {
+    let open = &model.open[random.below(model.open.len())];
+    let (offset, byte) = (random.below(40), b'a' + u8::try_from(random.below(26)).unwrap());
+    let data = vec![byte; 1 + random.below(30)];
+    rig.files.write(open.fh, (offset as u64, &data), false, Caller::User, rig.now).unwrap();
+    let modelled = model.files.get_mut(&open.file).unwrap();
+    let end = offset + data.len();
+    if modelled.bytes.len() < end {
+        modelled.bytes.resize(end, 0);
+    }
+    modelled.bytes[offset..end].copy_from_slice(&data);
+    modelled.dirty = true;
+}
+
+fn rename(rig: &mut Rig, model: &mut Model, name: &str, to: &str) -> Vec<String> {
+    let (outbox, now) = (rig.outbox(), rig.now);
+    let renamed = rig.files.rename((outbox, name.as_ref()), (outbox, to.as_ref()), false, Caller::User, now);
+    let Some(file) = model.names.get(name).copied() else {
+        assert_eq!(renamed, Err(FileError::Missing));
+        return Vec::new();
+    };
+    renamed.unwrap();
+    if name == to {
+        return Vec::new();
+    }
+    model.names.remove(name);
+    model.names.insert(to.to_owned(), file);
+    let modelled = &model.files[&file];
+    let piece = if modelled.dirty {
+        String::new()
+    } else {
+        format!("{to} = {}", String::from_utf8_lossy(&modelled.bytes))
+    };
+    vec![format!("{name} > {to}: {piece}")]
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn the_inbox_is_read_only_and_its_owner_may_take_things_out() {
     assert_eq!(rig.open("inbox/theirs", NOW), Err(FileError::Policy));
     assert_eq!(rig.open("inbox/theirs", TRUNCATING), Err(FileError::Policy));
     let fh = rig.open("inbox/theirs", READING).unwrap();
-    assert_eq!(rig.files.write(fh, 0, b"x", true, Caller::User, rig.now), Err(FileError::Policy));
+    assert_eq!(rig.files.write(fh, (0, b"x"), true, Caller::User, rig.now), Err(FileError::Policy));
     let Bytes::Content(content) = rig.files.bytes(fh).unwrap() else { panic!() };
     assert_eq!(text(&content), "theirs");
     let ino = rig.at("inbox/theirs").unwrap();
