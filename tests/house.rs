@@ -230,7 +230,7 @@ fn files_with(crate_name: &str, under: &[&str]) -> Vec<String> {
 #[test]
 fn foreign_types_stay_in_one_place() {
     let fuser = files_with("fuser", &["src", "mount/src", "relay/src"]);
-    assert!(fuser.iter().all(|file| file == "mount/src/fuse.rs"), "{fuser:?}");
+    assert!(fuser.iter().all(|file| file.starts_with("mount/src/fuse")), "{fuser:?}");
     let redis = files_with("redis", &["src", "mount/src", "relay/src"]);
     assert!(redis.iter().all(|file| file.starts_with("relay/src/exchange/redis")), "{redis:?}");
     let websocket = files_with("tokio_tungstenite", &["src", "mount/src"]);

@@ -1,43 +1,39 @@
-//! The kernel's side of a mounted channel: translates requests, delegates, and replies. The only file with types of
-//! fuser. Waits for nobody: what takes long is answered from another thread.
+//! The kernel's side of a mounted channel: translates requests, delegates, and replies. With `fuse/session.rs` the only
+//! file with types of fuser. Waits for nobody: what takes long is answered from another thread.
 //!
 //! Every path replies: a reply that is dropped answers EIO by itself.
+
+mod session;
+mod translate;
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
-    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, Session, TimeOrNow,
-    WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
+    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::blob::Content;
-use crate::error::{FileError, errno};
-use crate::files::{Attr, Bytes, Caller, Entry, Files, Kind, SetAttr, Times};
-use crate::mounted::{Ask, MountError, Order, Shared};
-use crate::tree::{Ino, Time};
+use crate::error::FileError;
+use crate::files::{Attr, Bytes, Caller, Entry, SetAttr, Times};
+use crate::mounted::{Ask, Order, Shared};
+pub(crate) use session::mount;
+use session::{SlowRead, answer_read};
+use translate::{code, dots, file_attr, give, ino, is_writing, kind, time};
 
 /// Largest WRITE in bytes.
 const MAX_WRITE: u32 = 1 << 20;
 /// Most requests in the background at once, such as readahead.
 const MAX_BACKGROUND: u16 = 1024;
-/// The block size that is reported, in bytes: the buffer that `cp` and the C library choose.
-const BLOCK: u32 = 256 * 1024;
 /// The unit of `statfs`, in bytes.
 const UNIT: u32 = 4096;
-/// What a file system is called in the mount table after `fuse.`.
-const SUBTYPE: &str = "subtype=agent-wormhole";
-/// Where the kernel is asked for requests.
-const DEVICE: &str = "/dev/fuse";
 /// The file keeps its size: fallocate(2).
 const FALLOC_KEEP_SIZE: i32 = 1;
 /// A part becomes a hole: fallocate(2).
@@ -48,100 +44,6 @@ const FALLOC_ZERO_RANGE: i32 = 16;
 const STATE: &str = "user.wormhole.state";
 /// The attribute that gives the number of its offer.
 const ID: &str = "user.wormhole.id";
-
-/// Mounts a channel's directory and answers the kernel on threads of its own, which tell the worker when they end. Who
-/// gets the receiver learns it, too.
-///
-/// # Errors
-/// [`MountError::Unavailable`] with the reason.
-pub(crate) fn mount(path: &Path, source: &str, shared: &Arc<Shared>) -> Result<Receiver<()>, MountError> {
-    let unavailable = |reason: String| MountError::Unavailable { reason };
-    // Here it is known why.
-    std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open(DEVICE)
-        .map_err(|error| unavailable(format!("{DEVICE} cannot be opened: {error}")))?;
-    let mut config = Config::default();
-    config.mount_options = vec![
-        MountOption::FSName(source.to_owned()),
-        // Both for mount(2) and for fusermount3.
-        MountOption::CUSTOM(SUBTYPE.to_owned()),
-        MountOption::DefaultPermissions,
-        MountOption::NoSuid,
-        MountOption::NoDev,
-        MountOption::NoAtime,
-    ];
-    let (slow, reads) = mpsc::channel();
-    let adapter = Adapter {
-        shared: Arc::clone(shared),
-        owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
-        direct: false,
-        buffer: Mutex::new(Vec::new()),
-        slow,
-    };
-    let session = Session::new(adapter, path, &config).map_err(|error| unavailable(reason(&error)))?;
-    let thread = |name: &str| thread::Builder::new().name(name.to_owned());
-    let no_thread = |error: io::Error| unavailable(format!("no thread can be had: {error}"));
-    thread("mailbox-read").spawn(move || read_slowly(&reads)).map_err(no_thread)?;
-    let running = session.spawn().map_err(no_thread)?;
-    let (told, ended) = mpsc::channel();
-    let orders = Arc::clone(shared);
-    let watch = move || {
-        let result = running.join();
-        let error = result.err().unwrap_or_else(|| io::Error::other("the directory was unmounted"));
-        // Nobody can be answered any more.
-        orders.receipts.end();
-        orders.order(Order::Unmounted(error));
-        // Who closed the mailbox may not wait for this.
-        let _ = told.send(());
-    };
-    thread("mailbox-fuse").spawn(watch).map_err(no_thread)?;
-    Ok(ended)
-}
-
-/// Why it cannot be mounted, in one line.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-    match (error.kind(), line) {
-        (io::ErrorKind::NotFound, _) => {
-            "mounting needs root or fusermount3, which is not installed (Debian: apt install fuse3)"
-                .to_owned()
-        }
-        (_, Some(line)) => line.to_owned(),
-        (_, None) => "mounting was refused without a reason".to_owned(),
-    }
-}
-
-/// A READ that has to open seals, and who wants it.
-struct SlowRead {
-    content: Arc<Content>,
-    offset: u64,
-    size: usize,
-    reply: ReplyData,
-}
-
-fn read_slowly(reads: &Receiver<SlowRead>) {
-    let mut buffer = Vec::new();
-    for SlowRead { content, offset, size, reply } in reads {
-        answer_read(&content, offset, size, &mut buffer, reply);
-    }
-}
-
-fn answer_read(content: &Content, offset: u64, size: usize, buffer: &mut Vec<u8>, reply: ReplyData) {
-    if buffer.len() < size {
-        buffer.resize(size, 0);
-    }
-    let room = buffer.get_mut(..size).unwrap_or_default();
-    match content.read_at(offset, room) {
-        Ok(count) => reply.data(room.get(..count).unwrap_or_default()),
-        Err(error) => {
-            tracing::warn!(%error, "bytes of the mailbox cannot be read");
-            reply.error(Errno::EIO);
-        }
-    }
-}
 
 /// Answers the kernel.
 struct Adapter {
@@ -155,61 +57,13 @@ struct Adapter {
     slow: Sender<SlowRead>,
 }
 
-fn code(error: FileError) -> Errno {
-    Errno::from_i32(errno(error).raw_os_error())
-}
-
-fn ino(number: Ino) -> INodeNo {
-    INodeNo(number)
-}
-
-/// fuser gives a time before 1970 as whole seconds before it, and then the nanoseconds before those; they are after.
-fn time(at: SystemTime) -> Time {
-    match UNIX_EPOCH.duration_since(at) {
-        Err(_) => Time::from(at),
-        Ok(before) => Time {
-            seconds: i64::try_from(before.as_secs()).map_or(i64::MIN, |seconds| -seconds),
-            nanos: before.subsec_nanos(),
-        },
-    }
-}
-
-const fn kind(kind: Kind) -> FileType {
-    match kind {
-        Kind::Dir => FileType::Directory,
-        Kind::File => FileType::RegularFile,
-        Kind::Link => FileType::Symlink,
-    }
-}
-
-fn is_writing(flags: OpenFlags) -> bool {
-    flags.acc_mode() != OpenAccMode::O_RDONLY
-}
-
 impl Adapter {
     fn caller(&self, request: &Request) -> Caller {
         self.shared.caller(request.pid())
     }
 
     fn attr(&self, attr: &Attr) -> FileAttr {
-        let at = |time: Time| time.system().unwrap_or(UNIX_EPOCH);
-        FileAttr {
-            ino: ino(attr.ino),
-            size: attr.size,
-            blocks: attr.allocated.div_ceil(512),
-            atime: at(attr.mtime),
-            mtime: at(attr.mtime),
-            ctime: at(attr.ctime),
-            crtime: at(attr.ctime),
-            kind: kind(attr.kind),
-            perm: attr.mode,
-            nlink: attr.links,
-            uid: self.owner.0,
-            gid: self.owner.1,
-            rdev: 0,
-            blksize: BLOCK,
-            flags: 0,
-        }
+        file_attr(attr, self.owner)
     }
 
     fn entry(&self, made: Result<Entry, FileError>, reply: ReplyEntry) {
@@ -251,18 +105,6 @@ impl Adapter {
                 self.shared.order(Order::Attribute(path, ask, Box::new(answer)));
             }
         }
-    }
-}
-
-/// The value of an attribute, or its length where no room was given.
-fn give(value: &[u8], size: u32, reply: ReplyXattr) {
-    let len = u32::try_from(value.len()).unwrap_or(u32::MAX);
-    if size == 0 {
-        reply.size(len);
-    } else if len > size {
-        reply.error(code(FileError::Range));
-    } else {
-        reply.data(value);
     }
 }
 
@@ -745,9 +587,4 @@ impl Filesystem for Adapter {
         // The kernel copies by itself then, and does not ask again.
         reply.error(Errno::ENOSYS);
     }
-}
-
-/// `.` and `..` as far as they come after a place.
-fn dots(files: &Files, dir: Ino, after: u64) -> impl Iterator<Item = (u64, &'static str, Ino)> + use<> {
-    [(1, ".", dir), (2, "..", files.parent(dir))].into_iter().filter(move |(cookie, ..)| *cookie > after)
 }

@@ -1,0 +1,119 @@
+//! From a directory to a mount that is answered: mounts it, and keeps the threads that read the kernel's requests and
+//! that open seals. Knows no operation.
+
+use std::io;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use fuser::{Config, Errno, MountOption, ReplyData, Session};
+
+use super::Adapter;
+use crate::blob::Content;
+use crate::mounted::{MountError, Order, Shared};
+
+/// What a file system is called in the mount table after `fuse.`.
+const SUBTYPE: &str = "subtype=agent-wormhole";
+/// Where the kernel is asked for requests.
+const DEVICE: &str = "/dev/fuse";
+
+/// Mounts a channel's directory and answers the kernel on threads of its own, which tell the worker when they end. Who
+/// gets the receiver learns it, too.
+///
+/// # Errors
+/// [`MountError::Unavailable`] with the reason.
+pub(crate) fn mount(path: &Path, source: &str, shared: &Arc<Shared>) -> Result<Receiver<()>, MountError> {
+    let unavailable = |reason: String| MountError::Unavailable { reason };
+    // Here it is known why.
+    std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(DEVICE)
+        .map_err(|error| unavailable(format!("{DEVICE} cannot be opened: {error}")))?;
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(source.to_owned()),
+        // Both for mount(2) and for fusermount3.
+        MountOption::CUSTOM(SUBTYPE.to_owned()),
+        MountOption::DefaultPermissions,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::NoAtime,
+    ];
+    let (slow, reads) = mpsc::channel();
+    let adapter = Adapter {
+        shared: Arc::clone(shared),
+        owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        direct: false,
+        buffer: Mutex::new(Vec::new()),
+        slow,
+    };
+    let session = Session::new(adapter, path, &config).map_err(|error| unavailable(reason(&error)))?;
+    let thread = |name: &str| thread::Builder::new().name(name.to_owned());
+    let no_thread = |error: io::Error| unavailable(format!("no thread can be had: {error}"));
+    thread("mailbox-read").spawn(move || read_slowly(&reads)).map_err(no_thread)?;
+    let running = session.spawn().map_err(no_thread)?;
+    let (told, ended) = mpsc::channel();
+    let orders = Arc::clone(shared);
+    let watch = move || {
+        let result = running.join();
+        let error = result.err().unwrap_or_else(|| io::Error::other("the directory was unmounted"));
+        // Nobody can be answered any more.
+        orders.receipts.end();
+        orders.order(Order::Unmounted(error));
+        // Who closed the mailbox may not wait for this.
+        let _ = told.send(());
+    };
+    thread("mailbox-fuse").spawn(watch).map_err(no_thread)?;
+    Ok(ended)
+}
+
+/// Why it cannot be mounted, in one line.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+    match (error.kind(), line) {
+        (io::ErrorKind::NotFound, _) => {
+            "mounting needs root or fusermount3, which is not installed (Debian: apt install fuse3)"
+                .to_owned()
+        }
+        (_, Some(line)) => line.to_owned(),
+        (_, None) => "mounting was refused without a reason".to_owned(),
+    }
+}
+
+/// A READ that has to open seals, and who wants it.
+pub(super) struct SlowRead {
+    pub(super) content: Arc<Content>,
+    pub(super) offset: u64,
+    pub(super) size: usize,
+    pub(super) reply: ReplyData,
+}
+
+fn read_slowly(reads: &Receiver<SlowRead>) {
+    let mut buffer = Vec::new();
+    for SlowRead { content, offset, size, reply } in reads {
+        answer_read(&content, offset, size, &mut buffer, reply);
+    }
+}
+
+pub(super) fn answer_read(
+    content: &Content,
+    offset: u64,
+    size: usize,
+    buffer: &mut Vec<u8>,
+    reply: ReplyData,
+) {
+    if buffer.len() < size {
+        buffer.resize(size, 0);
+    }
+    let room = buffer.get_mut(..size).unwrap_or_default();
+    match content.read_at(offset, room) {
+        Ok(count) => reply.data(room.get(..count).unwrap_or_default()),
+        Err(error) => {
+            tracing::warn!(%error, "bytes of the mailbox cannot be read");
+            reply.error(Errno::EIO);
+        }
+    }
+}
