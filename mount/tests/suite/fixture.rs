@@ -302,7 +302,7 @@ pub fn read(mut source: Box<dyn Source>) -> Result<Vec<u8>, SourceError> {
     }
 }
 
-fn drain(content: Content) -> Body {
+pub fn drain(content: Content) -> Body {
     match content {
         Content::None => Body::Bytes(Vec::new()),
         Content::Whole(bytes) => Body::Bytes(bytes.to_vec()),

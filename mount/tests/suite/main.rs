@@ -11,6 +11,8 @@ mod commands;
 mod fixture;
 mod leaving;
 mod links;
+mod model;
+mod operations;
 mod receiving;
 mod semantics;
 mod sending;
