@@ -1,6 +1,7 @@
 //! The rules of sending and leaving on virtual time.
 
 mod flushing;
+mod mounted;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

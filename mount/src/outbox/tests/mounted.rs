@@ -1,0 +1,94 @@
+//! What the FUSE back end, which sees every close, asks for beyond the other.
+
+use super::*;
+
+fn mounted() -> Rig {
+    let mut rig = rig();
+    rig.outbox = Outbox::new(Rules::FUSE);
+    rig.outbox.allow(1000);
+    rig
+}
+
+#[test]
+fn a_mounted_outbox_has_times_of_its_own() {
+    let mut rig = mounted();
+    rig.write("a.bin");
+    assert_eq!(rig.pass(199), NOTHING);
+    assert_eq!(rig.pass(1), ["offer a.bin"]);
+    rig.put("l", Node::Link, 0, Sign::Complete);
+    assert_eq!(rig.run(), ["offer l"]);
+    rig.put("mkstemp", Node::File, 5, Sign::Held);
+    assert_eq!(rig.pass(1999), NOTHING);
+    assert_eq!(rig.pass(1), ["offer mkstemp"]);
+    rig.put("held", Node::File, 5, Sign::Held);
+    rig.rename("held", "now.msg");
+    assert_eq!(rig.run(), ["text now.msg"]);
+    rig.deliver("now.msg");
+    assert_eq!(rig.run(), ["leave now.msg (1)"], "a text stays for nothing");
+}
+
+#[test]
+fn a_text_that_was_set_apart_keeps_its_place_and_its_name() {
+    let mut rig = rig();
+    rig.outbox = Outbox::new(Rules::FUSE);
+    for round in 0..3 {
+        rig.write("message");
+        rig.write(&format!("{round}.msg"));
+        assert!(rig.outbox.set_apart("message", rig.now).is_some());
+        assert_eq!(rig.outbox.set_apart("message", rig.now), None, "it is not there any more");
+    }
+    rig.write("a.bin");
+    assert_eq!(rig.outbox.set_apart("a.bin", rig.now), None, "a file has one content");
+    assert_eq!(rig.outbox.undelivered(9).0.iter().filter(|name| *name == "message").count(), 3);
+    assert!(rig.outbox.flush("f".to_owned(), &mut |_| false));
+    rig.outbox.allow(1000);
+    // The paths of the rig know only the last content of a name.
+    let mut names = Vec::new();
+    let mut ids = Vec::new();
+    while let Some(action) = rig.outbox.next(rig.now) {
+        let Action::Prepare(ticket) = action else { panic!("{action:?}") };
+        names.push(name_of(&ticket.path).to_owned());
+        ids.push(ticket.entry);
+        let identity = ticket.identity;
+        rig.outbox.prepared(&ticket, Prepared::Offered { identity, mark: None }, rig.now);
+    }
+    assert_eq!(names, ["message", "0.msg", "message", "1.msg", "message", "2.msg"]);
+    for id in ids {
+        rig.outbox.outcome(id, Outcome::Refused("no".to_owned()), rig.now);
+    }
+    rig.remove("a.bin");
+    let Some(Action::Answer(answer)) = rig.outbox.next(rig.now) else { panic!("no answer") };
+    assert_eq!(answer.failed.iter().filter(|(name, _)| name == "message").count(), 3);
+}
+
+#[test]
+fn a_change_of_an_attribute_lets_it_stay_longer() {
+    let mut rig = mounted();
+    rig.write("a.bin");
+    assert_eq!(rig.pass(200), ["offer a.bin"]);
+    rig.deliver("a.bin");
+    assert_eq!(rig.pass(1700), NOTHING);
+    rig.outbox.nudge("a.bin", rig.now);
+    assert_eq!(rig.pass(1999), NOTHING);
+    assert_eq!(rig.pass(1), ["leave a.bin (1)"]);
+    assert_eq!(rig.outbox.standing("a.bin"), None);
+}
+
+#[test]
+fn an_entry_says_where_it_stands() {
+    let mut rig = mounted();
+    let word = |rig: &Rig| rig.outbox.standing("a.bin").map(|(word, _)| word);
+    assert_eq!(word(&rig), None);
+    rig.write("a.bin");
+    assert_eq!(rig.outbox.standing("a.bin"), Some(("queued", None)));
+    rig.pass(200);
+    assert_eq!(rig.outbox.standing("a.bin"), Some(("sending", Some(rig.ids["a.bin"]))));
+    rig.outcome("a.bin", Outcome::Refused("no".to_owned()));
+    assert_eq!(word(&rig), Some("refused"));
+    rig.write("a.bin");
+    rig.pass(200);
+    rig.deliver("a.bin");
+    assert_eq!(word(&rig), Some("delivered"));
+    rig.write("a~");
+    assert_eq!(rig.outbox.standing("a~"), None);
+}
