@@ -16,9 +16,9 @@ export AGENT_WORMHOLE_PYTHON := $(abspath $(VENV))/bin/python
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: ## Two ends on this machine: a message, 1 GiB, 2,000 files, both ways; cleans up after itself
+demo: ## Two ends on this machine: a message, 1 GiB, 2,000 files, both ways; MOUNT=dir without FUSE
 	$(CARGO) build --release --locked
-	BIN=$(abspath $(TARGET))/release/agent-wormhole ./examples/demo.sh
+	BIN=$(abspath $(TARGET))/release/agent-wormhole MOUNT=$(or $(MOUNT),auto) ./examples/demo.sh
 
 test: needs fmt lint unit docs ## Everything that has to hold: format, lints, tests, documentation
 
@@ -62,6 +62,7 @@ bench: ## Measure the parts, and the whole beside the machine (MW=… MW_SERVERS
 	$(CARGO) bench --workspace --locked --bench parts
 	python3 benches/whole.py --bin $(abspath $(TARGET))/release/agent-wormhole \
 		$(if $(MW),--mw $(MW) --mw-servers $(MW_SERVERS))
+	python3 benches/mount.py --bin $(abspath $(TARGET))/release/agent-wormhole
 
 audit: ## Check licences, advisories and bans (needs cargo-deny)
 	$(CARGO) deny --all-features check

@@ -3,9 +3,11 @@
 # 1 GiB and a source tree of 2,000 files, in both directions; every byte is compared. Everything lives in one private
 # directory that is gone afterwards, and every wait has a limit.
 #
-#   BIN=target/release/agent-wormhole examples/demo.sh
+#   BIN=target/release/agent-wormhole [MOUNT=auto|fuse|dir] examples/demo.sh
 set -euo pipefail
 
+# How the directories are made: a mount where this machine has FUSE, else a real directory.
+mount=${MOUNT:-auto}
 bin=$(realpath "${BIN:-target/release/agent-wormhole}")
 # Bytes of the large file, and files in the tree.
 big=${DEMO_BYTES:-$((1024 * 1024 * 1024))}
@@ -112,16 +114,17 @@ began=$(now)
 # --- the two ends ----------------------------------------------------------------------------------------------------
 
 step "laptop\$ agent-wormhole host"
-(cd "$place/laptop" && exec "$bin" host --json > "$place/host.jsonl" 2> "$place/host.err") &
+(cd "$place/laptop" && exec "$bin" host --mount "$mount" --json > "$place/host.jsonl" 2> "$place/host.err") &
 host=$!
 until_true "the code" has "$place/host.jsonl" '"event":"channel"'
 code=$(member "$place/host.jsonl" channel code)
 laptop=$(member "$place/host.jsonl" channel mount)
 [ -n "$code" ] && [ -d "$laptop" ] || fail "the channel event is not what it should be"
-say "  the code is $code"
+say "  the code is $code; its directory is of the kind $(member "$place/host.jsonl" channel backend)"
+member "$place/host.jsonl" channel detail | sed 's/^/  /'
 
 step "server\$ agent-wormhole connect $code"
-(cd "$place/server" && exec "$bin" connect "$code" --json > "$place/peer.jsonl" 2> "$place/peer.err") &
+(cd "$place/server" && exec "$bin" connect "$code" --mount "$mount" --json > "$place/peer.jsonl" 2> "$place/peer.err") &
 peer=$!
 until_true "the connection" has "$place/peer.jsonl" '"event":"connected"'
 until_true "the connection" has "$place/host.jsonl" '"event":"connected"'
