@@ -202,3 +202,25 @@ fn a_sitter_in_a_mount_without_owner_and_bell_is_freed_by_the_next_command() {
     sitter.leave();
     peer.kill();
 }
+
+#[test]
+fn a_dead_mount_is_found_where_the_runtime_directory_is_reached_through_a_link() {
+    let world = World::new();
+    let _guard = Guard::new(&world);
+    let link = world.path("link");
+    std::os::unix::fs::symlink(world.path("run"), &link).unwrap();
+    let command = |args: &[&str]| {
+        let mut command = world.command(args);
+        command.env("XDG_RUNTIME_DIR", &link);
+        command
+    };
+    let host = End::start(command(&["host"]));
+    let its_bell = bell(&host);
+    host.signal(Signal::STOP);
+    signal(its_bell, Signal::KILL);
+    host.kill();
+    assert_eq!(super::guard::below(&world.path("run")).len(), 1);
+    assert_eq!(Process::spawn(command(&["status"])).finish().code, Some(0));
+    assert!(super::guard::below(&world.path("run")).is_empty());
+    world.is_clean();
+}

@@ -78,7 +78,8 @@ fn close_ends_it_with_a_shell_and_tails_inside() {
 
 #[test]
 fn a_signal_ends_it_while_receipts_wait_and_a_file_is_open() {
-    for (word, code) in [(Signal::TERM, 6), (Signal::INT, 130)] {
+    // What was not delivered is worth more than how it ended.
+    for word in [Signal::TERM, Signal::INT] {
         let world = World::new();
         let _guard = Guard::new(&world);
         let host = world.host(&[]);
@@ -96,10 +97,9 @@ fn a_signal_ends_it_while_receipts_wait_and_a_file_is_open() {
         let mut waiting = [sync(&world, &host), sync(&world, &host)];
         let from = Instant::now();
         host.signal(word);
-        // Nobody is there to drain to: it takes its time, and all of it.
         let closed = host.finish();
         println!("{word:?} with receipts: it ended after {:?}", from.elapsed());
-        assert_eq!(closed.code, Some(code), "{closed:?}");
+        assert_eq!(closed.code, Some(6), "{closed:?}");
         for waiting in &mut waiting {
             let ended = waiting.finish();
             assert_eq!(ended.code, Some(1), "{ended:?}");
