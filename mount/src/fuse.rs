@@ -76,7 +76,8 @@ pub(crate) fn mount(path: &Path, source: &str, shared: &Arc<Shared>) -> Result<R
         buffer: Mutex::new(Vec::new()),
         slow,
     };
-    let session = Session::new(adapter, path, &config).map_err(|error| unavailable(refusal::reason(&error)))?;
+    let session =
+        Session::new(adapter, path, &config).map_err(|error| unavailable(refusal::reason(&error)))?;
     let thread = |name: &str| thread::Builder::new().name(name.to_owned());
     let no_thread = |error: io::Error| unavailable(format!("no thread can be had: {error}"));
     thread("mailbox-read").spawn(move || read_slowly(&reads)).map_err(no_thread)?;

@@ -44,7 +44,9 @@ pub(super) fn reason(error: &io::Error) -> String {
         }
         // So it is, too, where it is not found and a directory of the search path may not be entered.
         (io::ErrorKind::PermissionDenied, _) if error.raw_os_error().is_some() => {
-            format!("mounting needs root or fusermount3, which cannot be run: {text} (Debian: apt install fuse3)")
+            format!(
+                "mounting needs root or fusermount3, which cannot be run: {text} (Debian: apt install fuse3)"
+            )
         }
         // With path, options and flags before what the kernel said.
         (_, Some(line)) if line.starts_with("Error calling mount()") => {

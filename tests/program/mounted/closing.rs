@@ -14,7 +14,9 @@ const GONE: Duration = Duration::from_secs(2);
 
 /// Whoever sits in a directory that is gone is told so.
 fn is_told(seen: &str) -> bool {
-    ["Transport endpoint is not connected", "No such file or directory"].iter().any(|said| seen.contains(said))
+    ["Transport endpoint is not connected", "No such file or directory"]
+        .iter()
+        .any(|said| seen.contains(said))
 }
 
 /// Ends an end with somebody in each of its directories and two readers of its log.
@@ -26,7 +28,8 @@ fn ends(how: &str, end: impl FnOnce(&World, &End), code: i32) {
     pair.host.text("before\n");
     let host = pair.host;
     let dir = host.dir.clone();
-    let mut sitters = ["", "inbox", "inbox/messages", "outbox"].map(|part| Sitter::new(&world, &dir.join(part)));
+    let mut sitters =
+        ["", "inbox", "inbox/messages", "outbox"].map(|part| Sitter::new(&world, &dir.join(part)));
     for sitter in &mut sitters {
         assert!(!is_told(&sitter.look()));
     }

@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::guard::{Guard, is_mounted, until_gone};
+use rustix::process::Signal;
+
+use super::guard::{Guard, below, is_mounted, until_gone};
 use super::processes::{Sitter, Tail, bell, sync, until_none};
+use super::user::{Device, NOBODY, Place, Room, is_root};
 use crate::fixture::content::noise;
 use crate::fixture::end::End;
 use crate::fixture::process::Process;
@@ -26,6 +29,8 @@ const KILLS: usize = 20;
 const SOAK_KILLS: usize = 200;
 /// Kills at once.
 const AT_ONCE: usize = 4;
+/// Milliseconds after its start at which an end is killed. It is there after some ten.
+const MOMENTS: u64 = 40;
 /// Entries of which the first leaves at the moment of a kill.
 const ENTRIES: usize = 40;
 /// When the mount has to be gone. It takes some milliseconds.
@@ -158,12 +163,12 @@ fn kill_in_a_transfer(who: Who, size: u64, everywhere: bool) {
     drop((proxy, relay));
     until_none(&world, ENDED);
     let (disk, near) = (["/", "/dev/shm"], ["/dev/shm", "/tmp", "/var/tmp", "/run"]);
-    let below = if everywhere { &disk[..] } else { &near };
-    assert!(found(&world, below, &stamp, &mark).is_empty(), "plaintext is left");
+    let places = if everywhere { &disk[..] } else { &near };
+    assert!(found(&world, places, &stamp, &mark).is_empty(), "plaintext is left");
     // The search would find it.
     let control = world.path("tmp/control");
     fs::write(&control, format!("{mark}\n")).unwrap();
-    assert_eq!(found(&world, below, &stamp, &mark), [control.to_str().unwrap(); 1]);
+    assert_eq!(found(&world, places, &stamp, &mark), [control.to_str().unwrap(); 1]);
     clean_after(&world);
 }
 
@@ -196,7 +201,8 @@ fn kill_while_entries_leave(n: usize) -> Duration {
     let world = World::new();
     let _guard = Guard::new(&world);
     let mut pair = world.pair(Via::Local);
-    let script = format!("for n in $(seq {ENTRIES}); do echo $n > $n.txt; done; mkdir tree; echo x > tree/file");
+    let script =
+        format!("for n in $(seq {ENTRIES}); do echo $n > $n.txt; done; mkdir tree; echo x > tree/file");
     world.sh(&pair.host.outbox(""), &script);
     pair.peer.item(&format!("{ENTRIES}.txt"));
     // Goes to nobody: it waits from here on.
@@ -231,11 +237,14 @@ fn kill_while_entries_leave(n: usize) -> Duration {
 fn kill_often(times: usize) {
     let mut slowest = Duration::ZERO;
     for round in 0..times / AT_ONCE {
-        let kill = |n: usize| thread::spawn(move || kill_while_entries_leave(1 + (round * AT_ONCE + n) % ENTRIES));
+        let kill =
+            |n: usize| thread::spawn(move || kill_while_entries_leave(1 + (round * AT_ONCE + n) % ENTRIES));
         let kills: Vec<_> = (0..AT_ONCE).map(kill).collect();
         slowest = kills.into_iter().map(|kill| kill.join().unwrap()).fold(slowest, Duration::max);
     }
-    println!("{times} kills while entries left and receipts waited: the slowest mount was gone after {slowest:?}");
+    println!(
+        "{times} kills while entries left and receipts waited: the slowest mount was gone after {slowest:?}"
+    );
 }
 
 #[test]
@@ -251,7 +260,6 @@ fn a_host_killed_two_hundred_times_while_entries_leave_leaves_nothing() {
 
 /// Kills the owner and its bell as the end of a cgroup does: neither can do anything about the other.
 pub(super) fn kill_both(end: End) -> PathBuf {
-    use rustix::process::Signal;
     let (dir, its_bell) = (end.dir.clone(), bell(&end));
     end.signal(Signal::STOP);
     super::processes::signal(its_bell, Signal::KILL);
@@ -278,5 +286,58 @@ fn a_kill_of_everything_is_cleaned_up_by_the_next_command() {
         }
         until_none(&world, ENDED);
         world.is_clean();
+    }
+}
+
+/// Kills an end at a moment of its beginning or of its end, and holds if nothing of it stays.
+fn kill_at(place: &Place, after: Duration, close: bool) {
+    let from = Instant::now();
+    let wait = |until: Instant| {
+        let left = until.saturating_duration_since(Instant::now());
+        let _ = rustix::event::poll(&mut [], Some(&left.try_into().unwrap()));
+    };
+    if close {
+        let end = place.host(&[]);
+        // Somebody reads the log, so that it takes a while.
+        let log = end.inbox("log.jsonl");
+        let args = ["tail", "-f", log.to_str().unwrap()];
+        let tail = Tail(Process::spawn(place.command_of(&place.world.path("home"), &args)));
+        end.signal(Signal::TERM);
+        wait(Instant::now() + after);
+        end.kill();
+        tail.end();
+    } else {
+        let process = Process::spawn(place.command("host", &["host"]));
+        wait(from + after);
+        process.kill();
+    }
+    let killed = Instant::now();
+    // The bell waits a second for a mount that may still come.
+    until_none(&place.world, ENDED);
+    let left = below(&place.world.path(""));
+    assert!(
+        left.is_empty(),
+        "killed after {after:?}, closing: {close}: {left:?} after {:?}",
+        killed.elapsed()
+    );
+    assert_eq!(place.run(&["status"]).code, Some(0));
+    place.world.is_clean();
+}
+
+fn kill_at_any_moment(room: Room) {
+    let place = Place::new(room);
+    let _guard = Guard::new(&place.world);
+    for millis in 0..MOMENTS {
+        kill_at(&place, Duration::from_millis(millis), false);
+        kill_at(&place, Duration::from_millis(millis / 4), true);
+    }
+}
+
+#[test]
+fn an_end_killed_at_any_moment_of_its_beginning_or_end_leaves_nothing() {
+    kill_at_any_moment(Room::default());
+    if is_root() {
+        let _device = Device::with_mode(0o666);
+        kill_at_any_moment(Room { user: Some(NOBODY), ..Room::default() });
     }
 }

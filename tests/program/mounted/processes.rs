@@ -156,7 +156,7 @@ impl Sitter {
 }
 
 /// `tail -f` of an end's log, from its first line.
-pub struct Tail(Process);
+pub struct Tail(pub Process);
 
 impl Tail {
     pub fn new(world: &World, end: &End) -> Self {

@@ -40,7 +40,9 @@ fn before_a_proxy(world: &World) -> (Pair, Proxy) {
 
 /// Does something in the shell, and returns how long it took in there at most.
 fn slowest(world: &World, end: &End, script: &str) -> Duration {
-    let watch = format!("for n in $(seq {TRIES}); do a=$(date +%s%N); {script}; b=$(date +%s%N); echo $((b-a)); done");
+    let watch = format!(
+        "for n in $(seq {TRIES}); do a=$(date +%s%N); {script}; b=$(date +%s%N); echo $((b-a)); done"
+    );
     let mut command = world.command_of("bash", &["-ec", &watch]);
     command.current_dir(&end.dir);
     let ended = Process::spawn(command).finish();
