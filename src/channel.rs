@@ -82,7 +82,7 @@ pub enum ChannelError {
     Mailbox(#[from] OpenError),
     /// No mount, which was asked for.
     #[error("the directory cannot be mounted: {0}; use --mount auto, or --mount dir for a real directory")]
-    Mount(#[from] MountError),
+    Mount(MountError),
     /// No thread, no signal handler, no runtime.
     #[error("the system gives no thread, timer or signal handler: {0}")]
     Runtime(std::io::Error),

@@ -123,7 +123,8 @@ impl RuntimeDir {
     /// [`RundirError::Unsafe`] where it is a link, not ours, or open to others.
     pub fn at(path: &Path) -> Result<Self, RundirError> {
         make_private(path)?;
-        let found = Self { path: path.to_owned() };
+        // What is mounted in it stands in the mount table without links.
+        let found = Self { path: path.canonicalize().map_err(io_at(path))? };
         make_private(&found.channels())?;
         Ok(found)
     }
@@ -283,6 +284,10 @@ impl Record {
     fn remove(&self) -> io::Result<()> {
         // Nothing is looked at below a mount whose owner is dead.
         mounts::detach(&self.dir, &self.source())?;
+        // Another's is not looked at either: who serves it may be dead, too.
+        if mounts::list()?.iter().any(|found| found.path == self.dir) {
+            return Err(io::Error::other(format!("something else is mounted at {}", self.dir.display())));
+        }
         leftover::remove(&self.dir, self.inode, self.mode_before)
     }
 }

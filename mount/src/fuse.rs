@@ -3,6 +3,7 @@
 //!
 //! Every path replies: a reply that is dropped answers EIO by itself.
 
+mod refusal;
 mod session;
 mod translate;
 

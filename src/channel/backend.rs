@@ -36,7 +36,7 @@ pub(super) fn open(
         MountChoice::Dir => "asked for with --mount dir".to_owned(),
         MountChoice::Auto | MountChoice::Fuse => match mount(options, place, patience, outlet.clone()) {
             Ok(mailbox) => return Ok(Chosen { mailbox: Arc::new(mailbox), why: None }),
-            Err(error) if options.mount == MountChoice::Fuse => return Err(error.into()),
+            Err(error) if options.mount == MountChoice::Fuse => return Err(ChannelError::Mount(error)),
             Err(error) => {
                 tracing::info!(%error, "no mount: a real directory instead");
                 format!("no mount: {error}")

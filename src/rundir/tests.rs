@@ -235,3 +235,15 @@ fn many_ends_register_and_sweep_at_once() {
     assert_eq!(runtime.list().unwrap(), []);
     assert_eq!(fs::read_dir(runtime.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn a_runtime_directory_behind_a_link_is_known_without_it() {
+    let place = tempfile::tempdir().unwrap();
+    let real = place.path().canonicalize().unwrap().join("real");
+    fs::create_dir(&real).unwrap();
+    symlink(&real, place.path().join("link")).unwrap();
+    let runtime = RuntimeDir::at(&place.path().join("link/run")).unwrap();
+    assert_eq!(runtime.path(), real.join("run"));
+    let registration = runtime.register(&new("9471", None)).unwrap();
+    assert_eq!(registration.dir(), real.join("run/9471-host"));
+}

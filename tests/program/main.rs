@@ -13,6 +13,7 @@ mod commands;
 mod cuts;
 mod fixture;
 mod local_relay;
+mod mounted;
 mod order;
 mod python;
 mod secrecy;

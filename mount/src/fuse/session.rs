@@ -9,14 +9,12 @@ use std::thread;
 
 use fuser::{Config, Errno, MountOption, ReplyData, Session};
 
-use super::Adapter;
+use super::{Adapter, refusal};
 use crate::blob::Content;
 use crate::mounted::{MountError, Order, Shared};
 
 /// What a file system is called in the mount table after `fuse.`.
 const SUBTYPE: &str = "subtype=agent-wormhole";
-/// Where the kernel is asked for requests.
-const DEVICE: &str = "/dev/fuse";
 
 /// Mounts a channel's directory and answers the kernel on threads of its own, which tell the worker when they end. Who
 /// gets the receiver learns it, too.
@@ -26,11 +24,7 @@ const DEVICE: &str = "/dev/fuse";
 pub(crate) fn mount(path: &Path, source: &str, shared: &Arc<Shared>) -> Result<Receiver<()>, MountError> {
     let unavailable = |reason: String| MountError::Unavailable { reason };
     // Here it is known why.
-    std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open(DEVICE)
-        .map_err(|error| unavailable(format!("{DEVICE} cannot be opened: {error}")))?;
+    refusal::device().map_err(unavailable)?;
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(source.to_owned()),
@@ -49,7 +43,8 @@ pub(crate) fn mount(path: &Path, source: &str, shared: &Arc<Shared>) -> Result<R
         buffer: Mutex::new(Vec::new()),
         slow,
     };
-    let session = Session::new(adapter, path, &config).map_err(|error| unavailable(reason(&error)))?;
+    let session =
+        Session::new(adapter, path, &config).map_err(|error| unavailable(refusal::reason(&error)))?;
     let thread = |name: &str| thread::Builder::new().name(name.to_owned());
     let no_thread = |error: io::Error| unavailable(format!("no thread can be had: {error}"));
     thread("mailbox-read").spawn(move || read_slowly(&reads)).map_err(no_thread)?;
@@ -67,20 +62,6 @@ pub(crate) fn mount(path: &Path, source: &str, shared: &Arc<Shared>) -> Result<R
     };
     thread("mailbox-fuse").spawn(watch).map_err(no_thread)?;
     Ok(ended)
-}
-
-/// Why it cannot be mounted, in one line.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-    match (error.kind(), line) {
-        (io::ErrorKind::NotFound, _) => {
-            "mounting needs root or fusermount3, which is not installed (Debian: apt install fuse3)"
-                .to_owned()
-        }
-        (_, Some(line)) => line.to_owned(),
-        (_, None) => "mounting was refused without a reason".to_owned(),
-    }
 }
 
 /// A READ that has to open seals, and who wants it.

@@ -1,0 +1,15 @@
+//! A channel as a mount: what the kernel, signals, kills and other users make of it.
+//!
+//! Nothing here hangs for good: whatever touches a mount is a process of its own, and a guard frees what hangs.
+
+#![cfg(target_os = "linux")]
+
+mod bell;
+mod choice;
+mod closing;
+mod guard;
+mod hidden;
+mod kills;
+mod processes;
+mod receipts;
+mod user;
