@@ -98,13 +98,14 @@ class End:
             self.process.wait()
 
 
-def channel(binary, place, source, size, runs):
+def channel(binary, place, source, size, runs, options=()):
     """Medians of a channel: write, the whole way, read cold and warm, small."""
+    place = pathlib.Path(tempfile.mkdtemp(dir=place))
     run_dir = place / "run"
     run_dir.mkdir(mode=0o700)
     environment = dict(os.environ, XDG_RUNTIME_DIR=str(run_dir), XDG_CONFIG_HOME=str(run_dir))
-    host = End(binary, ["host", "--direct"], place / "host", environment)
-    peer = End(binary, ["connect", host.channel["code"] + "@127.0.0.1"], place / "peer", environment)
+    host = End(binary, ["host", "--direct", *options], place / "host", environment)
+    peer = End(binary, ["connect", host.channel["code"] + "@127.0.0.1", *options], place / "peer", environment)
     found = {"write": [], "way": [], "cold": [], "warm": [], "small": []}
     try:
         peer.until("connected")
@@ -196,6 +197,8 @@ def main():
         tmpfs.mkdir()
         row("tmpfs", plain(tmpfs, source, size, arguments.runs), size)
         row("agent-wormhole", channel(binary, place, source, size, arguments.runs), size)
+        plenty = ("--memory", f"{4 * arguments.mib}MiB")
+        row("agent-wormhole, all in memory", channel(binary, place, source, size, arguments.runs, plenty), size)
         others = place / "others"
         others.mkdir()
         if shutil.which("bindfs"):

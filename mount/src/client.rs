@@ -191,8 +191,11 @@ pub fn flush(channel: &Path, deadline: Instant, alive: &dyn Fn() -> bool) -> Res
     let mut request = Request::make(&dir).map_err(|error| failed(channel, error))?;
     loop {
         // The request stays readable when the mailbox and its directory are gone.
-        if let Some(answer) = request.answer().map_err(|error| failed(channel, error))? {
-            return answer;
+        match request.answer() {
+            Ok(Some(answer)) => return answer,
+            Ok(None) => {}
+            Err(error) if is_unmounted(&error) => return Err(FlushError::Ended),
+            Err(error) => return Err(failed(channel, error).into()),
         }
         let now = Instant::now();
         if now >= deadline {
@@ -202,8 +205,7 @@ pub fn flush(channel: &Path, deadline: Instant, alive: &dyn Fn() -> bool) -> Res
         match woken {
             _ if request.is_removed() || (woken.is_err() && !alive()) => {
                 // Its last act may have been to answer.
-                let answer = request.answer().map_err(|error| failed(channel, error))?;
-                return answer.unwrap_or(Err(FlushError::Ended));
+                return request.answer().ok().flatten().unwrap_or(Err(FlushError::Ended));
             }
             Ok(()) | Err(_) => {}
         }
@@ -277,10 +279,15 @@ fn outbox_of(channel: &Path) -> Result<PathBuf, PostError> {
 }
 
 fn failed(channel: &Path, source: io::Error) -> PostError {
-    if source.kind() == io::ErrorKind::NotFound {
+    if source.kind() == io::ErrorKind::NotFound || is_unmounted(&source) {
         return PostError::NoChannel(channel.to_owned());
     }
     PostError::Io { path: channel.to_owned(), source }
+}
+
+/// Whether nobody answers for a mount any more.
+fn is_unmounted(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 /// A name that no other post has, on this machine; sorts by time.

@@ -22,7 +22,7 @@ pub use bytes::{Bytes, Opened, SetAttr, Times};
 pub use change::{Change, Piece, Snapshot};
 pub use leaving::Way;
 pub use names::DirEntry;
-pub use ours::{FLUSH_DIR, LOG_PATH};
+pub use ours::{FLUSH_DIR, LOG_PATH, STATUS};
 
 use crate::blob::{Content, Quota, Store};
 use crate::error::FileError;

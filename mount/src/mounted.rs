@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use crate::bell::{self, Bell, BellError};
 use crate::blob::{self, Content, Store};
 use crate::error::FileError;
-use crate::files::{Caller, Files, LOG_PATH, Limits};
+use crate::files::{Caller, Files, LOG_PATH, Limits, STATUS};
 use crate::fuse;
 use crate::place::{OpenError, Place};
 use crate::reference::Own;
@@ -309,6 +309,17 @@ impl FuseMailbox {
         Ok(found.map(|found| found.device))
     }
 
+    /// Ends every request, so that who sits inside gets an error at once; where this cannot be had, with the end of this
+    /// process. Before the mount is detached: afterwards its number may be that of another one.
+    fn abort(&self) {
+        let found = mounts::find(self.place.path(), &self.source).ok().flatten();
+        if let Some(device) = found.map(|found| found.device).filter(|device| Some(*device) == self.device)
+            && let Err(error) = mounts::abort(device)
+        {
+            tracing::debug!(%error, "the connection cannot be aborted");
+        }
+    }
+
     /// Waits until whoever reads the log or an answer has closed it, but not long.
     fn wait_for_readers(&self) {
         let end = Instant::now() + LAST_READ;
@@ -426,7 +437,10 @@ impl Mailbox for FuseMailbox {
 
     fn write_status(&self, json: &str) -> io::Result<()> {
         let end = if json.ends_with('\n') { "" } else { "\n" };
-        self.shared.files().write_status(format!("{json}{end}").as_bytes()).map_err(io_error)
+        self.shared.files().write_status(format!("{json}{end}").as_bytes()).map_err(io_error)?;
+        // It has its new content already; who watches it is told, and who does not needs no bell.
+        let _ = self.shared.bell.truncate(STATUS);
+        Ok(())
     }
 
     fn close(&self) -> io::Result<()> {
@@ -440,14 +454,9 @@ impl Mailbox for FuseMailbox {
             let _ = thread.join();
         }
         self.wait_for_readers();
-        let detached = self.shared.bell.detach();
         self.shared.receipts.end();
-        // Who sits inside gets an error at once; where this cannot be had, with the end of this process.
-        if let Some(device) = self.device
-            && let Err(error) = mounts::abort(device)
-        {
-            tracing::debug!(%error, "the connection cannot be aborted");
-        }
+        self.abort();
+        let detached = self.shared.bell.detach();
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         // It ends by itself, now or with the process.
         let _ = ended.recv_timeout(READER_END);

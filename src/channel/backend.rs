@@ -54,11 +54,13 @@ fn mount(
     patience: Duration,
     outlet: UnboundedSender<OutboxEvent>,
 ) -> Result<FuseMailbox, MountError> {
+    let plain = mounted::Options::new(place.dir().to_owned(), place.source(), mounted::own_bell());
     let how = mounted::Options {
         inbox_limit: options.inbox_limit,
         outbox_limit: options.outbox_limit,
+        memory: options.memory.unwrap_or(plain.memory),
         receipt_wait: patience,
-        ..mounted::Options::new(place.dir().to_owned(), place.source(), mounted::own_bell())
+        ..plain
     };
     FuseMailbox::open(how, Box::new(move |event| outlet.send(event).is_ok()))
 }

@@ -27,6 +27,8 @@ pub struct Options {
     pub inbox_limit: Option<u64>,
     /// The same for the outbox, where it is a mount.
     pub outbox_limit: Option<u64>,
+    /// What a mount keeps in memory before it seals and spills, in bytes; `None` is 256 MiB.
+    pub memory: Option<u64>,
     /// How long the other end may take to connect; `None` is the inactivity limit.
     pub timeout: Option<Duration>,
     /// Where channels of this machine are listed, and the local relay lives.

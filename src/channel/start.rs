@@ -273,6 +273,7 @@ mod tests {
             mount: MountChoice::Dir,
             inbox_limit: None,
             outbox_limit: None,
+            memory: None,
             timeout: None,
             runtime: RuntimeDir::at(&place.path().join("run")).unwrap(),
             cwd: place.path().to_owned(),

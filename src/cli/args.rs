@@ -98,6 +98,9 @@ pub struct ChannelArgs {
     /// The same for the outbox, where the directory is a mount
     #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
     pub outbox_limit: Option<u64>,
+    /// What a mount keeps in memory, such as 2GiB; what is beyond it is sealed and put on the disk [default: 256MiB]
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
+    pub memory: Option<u64>,
     /// Print events only, no hints for people
     #[arg(long)]
     pub json: bool,

@@ -45,6 +45,7 @@ pub(super) fn options(end: End, args: ChannelArgs) -> Result<Options, Failure> {
         mount,
         inbox_limit: args.inbox_limit,
         outbox_limit: args.outbox_limit,
+        memory: args.memory,
         timeout: args.timeout,
         runtime: super::runtime()?,
         cwd: super::cwd()?,

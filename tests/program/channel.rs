@@ -187,11 +187,16 @@ fn what_nobody_took_is_named_and_the_exit_code_is_6() {
 #[test]
 fn a_wrong_word_in_ctl_closes_nothing_and_is_told() {
     let world = World::new();
-    let pair = world.pair(Via::Local);
+    let pair = world.pair_on(Via::Local, "dir");
     pair.host.ctl("clsoe");
     let state =
         pair.host.until_state("the wrong word", |state| !state["left_out"].as_array().unwrap().is_empty());
     assert_eq!(state["left_out"][0]["name"], "ctl", "{state}");
+    pair.close();
+    // A mount says so at once.
+    let pair = world.pair_on(Via::Local, "fuse");
+    let wrong = fs::write(pair.host.dir.join("ctl"), "clsoe\n");
+    assert_eq!(wrong.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
     pair.close();
 }
 
@@ -274,8 +279,8 @@ fn the_end_of_standard_output_closes() {
 fn what_a_killed_end_left_is_swept_by_the_next_command() {
     let world = World::new();
     let elsewhere = world.path("home/elsewhere");
-    let host = world.host(&[]);
-    let other = world.host(&["--dir", elsewhere.to_str().unwrap()]);
+    let host = world.host(&["--mount", "dir"]);
+    let other = world.host(&["--mount", "dir", "--dir", elsewhere.to_str().unwrap()]);
     let dir = host.dir.clone();
     host.put("message", "plaintext\n");
     host.kill();

@@ -344,7 +344,9 @@ impl Files {
 
     fn may_write(&self, ino: Ino, zone: Zone, ours: Option<Ours>, caller: Caller) -> Result<(), FileError> {
         match (zone, ours, caller) {
-            (_, Some(Ours::Ctl | Ours::Request), _) | (_, Some(Ours::Log), Caller::Bell) => Ok(()),
+            (_, Some(Ours::Ctl | Ours::Request), _) | (_, Some(Ours::Log | Ours::Status), Caller::Bell) => {
+                Ok(())
+            }
             (Zone::Outbox, None, _) if self.closed => Err(FileError::Closed),
             // It left between the kernel's lookup and this: the kernel looks again, and makes it anew where asked.
             (Zone::Outbox, None, _) if self.node(ino)?.place.is_none() => Err(FileError::Stale),

@@ -23,6 +23,8 @@ pub(super) const LEAVING: &str = ".leaving";
 pub const FLUSH_DIR: &str = ".flush";
 /// The log, relative to the channel's directory.
 pub const LOG_PATH: &str = "inbox/log.jsonl";
+/// The state of the channel, relative to its directory.
+pub const STATUS: &str = "status.json";
 /// The log in its directory.
 const LOG: &str = "log.jsonl";
 /// What the log was before it was rotated.
@@ -44,7 +46,7 @@ impl Files {
         };
         make(ROOT, "README.md", Ours::Fixed, 0o600, README)?;
         make(ROOT, ".gitignore", Ours::Fixed, 0o600, GITIGNORE)?;
-        let status = make(ROOT, "status.json", Ours::Status, 0o600, "{}\n")?;
+        let status = make(ROOT, STATUS, Ours::Status, 0o600, "{}\n")?;
         let transcript = make(ROOT, "transcript.jsonl", Ours::Transcript, 0o600, "")?;
         make(ROOT, "ctl", Ours::Ctl, 0o600, "")?;
         let receipt = make(ROOT, "receipt", Ours::Receipt, 0o600, "")?;
@@ -139,6 +141,8 @@ impl Files {
             (Ours::Log, Caller::Bell, Some(size)) => {
                 Arc::make_mut(&mut self.file_mut(ino)?.content).set_len(size)?;
             }
+            // It rings: who watches the file is told that it has another content.
+            (Ours::Status, Caller::Bell, Some(_)) => {}
             // `echo close > ctl` truncates first; there is nothing to truncate. So does `touch`.
             (Ours::Ctl | Ours::Receipt, ..) => {}
             _ => return Err(FileError::Policy),

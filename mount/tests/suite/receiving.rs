@@ -5,8 +5,9 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::time::{Duration, SystemTime};
 
 use agent_wormhole_mount::{Incoming, Kind, Mailbox as _, Refusal, dir};
+use notify::{RecursiveMode, Watcher as _};
 
-use crate::fixture::{Fixture, each, each_limited, head, only};
+use crate::fixture::{Fixture, LONG, each, each_limited, head, only};
 
 /// What is below the inbox and beside it, relative to the channel.
 fn below(fixture: &Fixture, dir: &str) -> Vec<String> {
@@ -349,6 +350,14 @@ fn status_and_transcript_are_written() {
         fixture.mailbox.write_status(r#"{"state":"waiting"}"#).unwrap();
         fixture.mailbox.write_status(r#"{"state":"connected"}"#).unwrap();
         let status = fixture.channel().join("status.json");
+        let (changed, changes) = std::sync::mpsc::channel();
+        let mut watcher = notify::recommended_watcher(move |_| {
+            let _ = changed.send(());
+        })
+        .unwrap();
+        watcher.watch(&fixture.channel(), RecursiveMode::NonRecursive).unwrap();
+        fixture.mailbox.write_status(r#"{"state":"connected"}"#).unwrap();
+        changes.recv_timeout(LONG).expect("who watches it is told");
         assert_eq!(fs::read_to_string(&status).unwrap(), "{\"state\":\"connected\"}\n");
         assert_eq!(fs::metadata(&status).unwrap().mode() & 0o777, 0o600);
         fixture.mailbox.append_transcript("{}").unwrap();
