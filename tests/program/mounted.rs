@@ -5,6 +5,7 @@
 #![cfg(target_os = "linux")]
 
 mod bell;
+mod busy;
 mod choice;
 mod closing;
 mod guard;

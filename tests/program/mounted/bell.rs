@@ -200,7 +200,10 @@ fn a_sitter_in_a_mount_without_owner_and_bell_is_freed_by_the_next_command() {
     assert_eq!(world.run(&["status"]).code, Some(0));
     assert!(!is_mounted(&dir) && !dir.exists());
     sitter.leave();
+    let (dir, from) = (peer.dir.clone(), Instant::now());
     peer.kill();
+    until_gone(&dir, from, GONE);
+    until_none(&world, GONE);
 }
 
 #[test]

@@ -50,17 +50,11 @@ pub struct Guard {
 
 impl Guard {
     pub fn new(world: &World) -> Self {
-        Self::with(world, PATIENCE)
-    }
-
-    /// The same for a test that may take longer.
-    pub fn with(world: &World, patience: Duration) -> Self {
-        control();
         let dir = world.path("");
         let (over, end) = channel::<()>();
         let watched = dir.clone();
         let watch = thread::spawn(move || {
-            let until = Instant::now() + patience;
+            let until = Instant::now() + PATIENCE;
             // A detached mount is in no table: its number is known from before.
             let mut seen = BTreeMap::new();
             loop {
@@ -71,7 +65,8 @@ impl Guard {
                     _ => return false,
                 }
             }
-            println!("after {patience:?} everything below {} is freed", watched.display());
+            control();
+            println!("after {PATIENCE:?} everything below {} is freed", watched.display());
             let table = mounts::list().unwrap();
             // A number may be another's by now.
             let ours = |device: &(u32, u32)| {
@@ -91,6 +86,9 @@ impl Drop for Guard {
         self.over.take();
         let fired = self.watch.take().is_some_and(|watch| watch.join().unwrap_or(true));
         let left = below(&self.below);
+        if !left.is_empty() {
+            control();
+        }
         for found in &left {
             let _ = mounts::abort(found.device);
             let _ = rustix::mount::unmount(&found.path, UnmountFlags::DETACH);
@@ -102,7 +100,8 @@ impl Drop for Guard {
     }
 }
 
-/// Mounts the control file system where it is not, as far as this user may.
+/// Mounts the control file system where it is not, as far as this user may. Only where something hangs: the program must
+/// do without.
 fn control() {
     if !mounts::list().unwrap().iter().any(|found| found.path == Path::new(CONTROL)) {
         let _ = std::process::Command::new("mount").args(["-t", "fusectl", "fusectl", CONTROL]).output();
