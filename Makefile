@@ -11,10 +11,10 @@ NEEDS := redis-server:redis-server fusermount3:fuse3 rsync:rsync vim:vim git:git
 export AGENT_WORMHOLE_PYTHON := $(abspath $(VENV))/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fmt lint unit docs needs soak bench audit clean
+.PHONY: help demo test fmt lint unit docs needs soak test-posix bench audit clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: ## Two ends on this machine: a message, 1 GiB, 2,000 files, both ways; MOUNT=dir without FUSE
 	$(CARGO) build --release --locked
@@ -56,6 +56,13 @@ needs: ## Install what the tests run besides Rust (Debian packages as root; Pyth
 
 soak: needs ## Run the long tests: many gigabytes, several minutes
 	$(CARGO) test --release --test program --locked -- --ignored --nocapture
+
+test-posix: ## fsx and pjdfstest against a mounted outbox/ (Linux, root; builds both from crates.io)
+	$(CARGO) build --release --locked
+	@test -x $(TARGET)/posix/bin/fsx -a -x $(TARGET)/posix/bin/pjdfstest || \
+		$(CARGO) install --locked --root $(TARGET)/posix fsx@0.3.2 pjdfstest@0.2.2
+	BIN=$(abspath $(TARGET))/release/agent-wormhole FSX=$(TARGET)/posix/bin/fsx \
+		PJDFSTEST=$(TARGET)/posix/bin/pjdfstest tests/posix/run.sh
 
 bench: ## Measure the parts, and the whole beside the machine (MW=… MW_SERVERS=… adds magic-wormhole.rs)
 	$(CARGO) build --release --locked

@@ -64,6 +64,8 @@ pub struct Attr {
     pub allocated: u64,
     /// Permission bits.
     pub mode: u16,
+    /// Last access.
+    pub atime: Time,
     /// Last modification.
     pub mtime: Time,
     /// Last change.
@@ -419,6 +421,7 @@ fn attr(node: &Node) -> Attr {
         size: node.size(),
         allocated,
         mode: node.mode,
+        atime: node.atime,
         mtime: node.mtime,
         ctime: node.ctime,
         links: node.links(),

@@ -160,7 +160,7 @@ impl Filesystem for Adapter {
         _uid: Option<u32>,
         _gid: Option<u32>,
         size: Option<u64>,
-        _atime: Option<TimeOrNow>,
+        atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
         fh: Option<FileHandle>,
@@ -170,13 +170,15 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let times = |at: TimeOrNow| match at {
+            TimeOrNow::Now => Times::Now,
+            TimeOrNow::SpecificTime(at) => Times::At(time(at)),
+        };
         let set = SetAttr {
             mode: mode.map(|mode| (mode & 0o777) as u16),
             size,
-            mtime: mtime.map(|mtime| match mtime {
-                TimeOrNow::Now => Times::Now,
-                TimeOrNow::SpecificTime(at) => Times::At(time(at)),
-            }),
+            atime: atime.map(times),
+            mtime: mtime.map(times),
             fh: fh.map(|fh| fh.0),
         };
         let caller = self.caller(request);

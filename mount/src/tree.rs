@@ -181,6 +181,8 @@ pub struct Node {
     pub body: Body,
     /// Permission bits: at most 0o777.
     pub mode: u16,
+    /// Last access, as far as somebody set it: reading changes nothing.
+    pub atime: Time,
     /// Last modification.
     pub mtime: Time,
     /// Last change of anything.
@@ -268,6 +270,7 @@ impl Tree {
             zone,
             body,
             mode: mode & 0o777,
+            atime: now,
             mtime: now,
             ctime: now,
             lookups: 0,

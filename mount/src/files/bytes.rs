@@ -42,6 +42,8 @@ pub struct SetAttr {
     pub mode: Option<u16>,
     /// Bytes.
     pub size: Option<u64>,
+    /// Last access.
+    pub atime: Option<Times>,
     /// Last modification.
     pub mtime: Option<Times>,
     /// The handle that it came through.
@@ -237,10 +239,12 @@ impl Files {
         if let Some(mode) = set.mode {
             node.mode = mode & 0o777;
         }
-        match set.mtime {
-            Some(Times::Now) => node.mtime = changed,
-            Some(Times::At(at)) => node.mtime = at,
-            None => {}
+        for (time, set) in [(&mut node.atime, set.atime), (&mut node.mtime, set.mtime)] {
+            match set {
+                Some(Times::Now) => *time = changed,
+                Some(Times::At(at)) => *time = at,
+                None => {}
+            }
         }
         node.ctime = changed;
         let attr = attr(node);

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::{Caller, Change, Entry, FileError, Files, MAX_TARGET, entry};
 use crate::handle::{Fh, Handle};
+use crate::name;
 use crate::tree::{Body, Children, Ino, Ours, ROOT, Zone};
 
 /// Most entries of a directory that are listed at once.
@@ -28,6 +29,9 @@ impl Files {
     /// # Errors
     /// [`FileError::Missing`].
     pub fn lookup(&mut self, dir: Ino, name: &OsStr, caller: Caller) -> Result<Entry, FileError> {
+        if name.len() > name::MAX_PART {
+            return Err(FileError::NameTooLong);
+        }
         let found = self.tree.child(dir, name).ok_or(FileError::Missing)?;
         if self.node(found)?.zone == Zone::Hidden && caller != Caller::Bell {
             return Err(FileError::Missing);

@@ -18,7 +18,7 @@ pub(super) fn file_attr(attr: &Attr, (uid, gid): (u32, u32)) -> FileAttr {
         ino: ino(attr.ino),
         size: attr.size,
         blocks: attr.allocated.div_ceil(512),
-        atime: at(attr.mtime),
+        atime: at(attr.atime),
         mtime: at(attr.mtime),
         ctime: at(attr.ctime),
         crtime: at(attr.ctime),
