@@ -3,12 +3,19 @@
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 VENV := $(TARGET)/venv
-# The Python tool that direct mode stays compatible with.
+# The Python tool that direct mode stays compatible with, and a watcher of directories.
 PYTHON_TOOL := agent-wormhole==0.1.5
+PYTHON_TOOLS := $(PYTHON_TOOL) watchdog==6.0.0
+NODE := $(TARGET)/node
+# A watcher of directories, and what npm saves files with.
+NODE_TOOLS := chokidar@4.0.3 write-file-atomic@6.0.0
 # Programs that tests run, as `command:Debian package`.
-NEEDS := redis-server:redis-server fusermount3:fuse3 rsync:rsync vim:vim git:git ip:iproute2 python3:python3
-# Where the tests find the Python tool.
+NEEDS := redis-server:redis-server fusermount3:fuse3 rsync:rsync vim:vim git:git ip:iproute2 python3:python3 \
+	nano:nano emacs:emacs-nox sqlite3:sqlite3 curl:curl inotifywait:inotify-tools gcc:gcc perl:perl \
+	node:nodejs npm:npm getfattr:attr
+# Where the tests find the Python tools, and those of Node.
 export AGENT_WORMHOLE_PYTHON := $(abspath $(VENV))/bin/python
+export AGENT_WORMHOLE_NODE := $(abspath $(NODE))/node_modules
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test fmt lint unit docs needs soak test-posix bench audit clean
@@ -34,7 +41,7 @@ unit: needs ## Run the tests
 docs: ## Check the documentation
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
-needs: ## Install what the tests run besides Rust (Debian packages as root; Python packages under target/)
+needs: ## Install what the tests run besides Rust (Debian packages as root; those of Python and Node under target/)
 	@missing=; \
 	for need in $(NEEDS); do \
 		PATH="$$PATH:/usr/sbin:/sbin" command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; \
@@ -48,10 +55,15 @@ needs: ## Install what the tests run besides Rust (Debian packages as root; Pyth
 			echo "install these first:$$missing" >&2; exit 1; \
 		fi; \
 	fi
-	@test -e $(VENV)/ready || { \
+	@[ "$$(cat $(VENV)/ready 2>/dev/null)" = "$(PYTHON_TOOLS)" ] || { \
 		python3 -m venv $(VENV) && \
-		$(VENV)/bin/pip install --quiet --disable-pip-version-check $(PYTHON_TOOL) && \
-		touch $(VENV)/ready; \
+		$(VENV)/bin/pip install --quiet --disable-pip-version-check $(PYTHON_TOOLS) && \
+		echo "$(PYTHON_TOOLS)" > $(VENV)/ready; \
+	}
+	@[ "$$(cat $(NODE)/ready 2>/dev/null)" = "$(NODE_TOOLS)" ] || { \
+		mkdir -p $(NODE) && \
+		npm install --silent --no-audit --no-fund --prefix $(NODE) $(NODE_TOOLS) && \
+		echo "$(NODE_TOOLS)" > $(NODE)/ready; \
 	}
 
 soak: needs ## Run the long tests: many gigabytes, several minutes
@@ -76,4 +88,4 @@ audit: ## Check licences, advisories and bans (needs cargo-deny)
 
 clean: ## Remove everything that was built
 	$(CARGO) clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(NODE)

@@ -37,7 +37,7 @@ elif command == "file":
 "#;
 
 /// The interpreter, with the right version of the tool.
-fn interpreter() -> PathBuf {
+pub fn interpreter() -> PathBuf {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python");
     let named = std::env::var_os(VARIABLE).map(PathBuf::from);
     let python = named.unwrap_or(built);

@@ -2,33 +2,19 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
 use serde_json::Value;
 
 use crate::fixture::content::{noise, same_tree, tree};
 use crate::fixture::end::Closed;
 use crate::fixture::process::Process;
-use crate::fixture::world::{Pair, Via, World};
+use crate::fixture::world::{Via, World};
 
 /// Files of each tree.
 const FILES: usize = 40;
 
 fn count(closed: &Closed, name: &str) -> usize {
     closed.count(|event| event["from"] == "peer" && event["name"] == name)
-}
-
-/// Closes the host, which delivers all, and looks at the peer's inbox before that goes.
-fn delivered(pair: Pair, look: impl FnOnce(&Path)) -> Closed {
-    let Pair { host, mut peer, relay: _relay } = pair;
-    host.ctl("close");
-    host.finish().well();
-    peer.status("peer_closed");
-    look(&peer.inbox(""));
-    peer.ctl("close");
-    let peer = peer.finish();
-    peer.well();
-    peer
 }
 
 #[test]
@@ -70,7 +56,7 @@ fn each_tool_sends_one_item_with_the_right_bytes() {
         ("final", b"draft\n".to_vec()),
         ("blocks", noise(1, 70_000)),
     ];
-    let peer = delivered(pair, |inbox| {
+    let peer = pair.delivered(|inbox| {
         for (name, bytes) in &expected {
             assert!(fs::read(inbox.join(name)).unwrap() == *bytes, "{name}");
         }
@@ -103,7 +89,7 @@ fn each_way_to_put_a_tree_there_sends_each_file_once() {
         ("unpacked/project", true),
         ("moved", true),
     ];
-    let peer = delivered(pair, |inbox| {
+    let peer = pair.delivered(|inbox| {
         for (name, times) in &kept {
             same_tree(&project, &inbox.join(name), *times);
         }
@@ -123,8 +109,14 @@ fn each_way_to_put_a_tree_there_sends_each_file_once() {
 
 #[test]
 fn what_is_not_sent_is_told() {
+    is_told("fuse", &[]);
+    is_told("dir", &["fifo"]);
+}
+
+/// Tries every kind of name that is not sent, and what a real directory takes besides.
+fn is_told(mount: &str, fifos: &[&str]) {
     let world = World::new();
-    let pair = world.pair(Via::Local);
+    let pair = world.pair_on(Via::Local, mount);
     let outbox = pair.host.outbox("");
     world.sh(
         &outbox,
@@ -134,7 +126,10 @@ fn what_is_not_sent_is_told() {
         &outbox,
         "mkdir repo && mkdir repo/.git && echo x > repo/.git/config && echo kept > repo/kept.lock",
     );
-    world.sh(&outbox, "mkfifo fifo && ln -s nowhere dangling && ln -s ../kept repo/inside && echo y > sent");
+    world.sh(&outbox, "ln -s nowhere dangling && ln -s ../kept repo/inside && echo y > sent");
+    for fifo in fifos {
+        world.sh(&outbox, &format!("mkfifo {fifo}"));
+    }
     let expected = [
         "a~",
         ".hidden",
@@ -146,10 +141,10 @@ fn what_is_not_sent_is_told() {
         "g-wal",
         "4913",
         "repo/.git",
-        "fifo",
         "dangling",
         "repo/inside",
     ];
+    let expected = [&expected[..], fifos].concat();
     let listed = |state: &Value| -> Vec<String> {
         let left_out = state["left_out"].as_array().unwrap().iter();
         left_out.map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
@@ -165,7 +160,7 @@ fn what_is_not_sent_is_told() {
     }
     let sheet = world.run(&["status", pair.host.dir.to_str().unwrap()]);
     assert!(sheet.out.iter().any(|line| line.starts_with("left out   repo/.git: ")), "{sheet:?}");
-    let peer = delivered(pair, |inbox| assert!(!inbox.join("repo/.git").exists()));
+    let peer = pair.delivered(|inbox| assert!(!inbox.join("repo/.git").exists()));
     assert_eq!((count(&peer, "sent"), count(&peer, "repo/kept.lock")), (1, 1));
     assert_eq!(peer.count(|event| event["from"] == "peer"), 2, "{peer:?}");
 }
