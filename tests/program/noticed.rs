@@ -58,7 +58,7 @@ fn until_line(process: &mut Process, wanted: &str) -> bool {
 fn notices(pair: &mut Pair, mut watcher: Process) {
     until_line(&mut watcher, "ready");
     let mut log = false;
-    for n in 0..20 {
+    for n in 0..6 {
         let name = format!("file-{n}.bin");
         pair.host.put(&name, "x");
         log |= until_line(&mut watcher, &name);
