@@ -37,6 +37,8 @@ pub const NODE_COST: u64 = 4096;
 pub const MAX_NODES: usize = 1 << 20;
 /// Longest target of a symbolic link, in bytes.
 const MAX_TARGET: usize = 4096;
+/// What the bell needs of a directory that it moves or empties; its owner may have made it read-only.
+const OPEN_TO_OWNER: u16 = 0o700;
 /// How long the kernel may keep what only changes through the mount, where it changes.
 pub const SOON: Duration = Duration::from_secs(1);
 /// How long it may keep what never changes.
@@ -231,8 +233,12 @@ impl Files {
     /// # Errors
     /// [`FileError::Stale`].
     pub fn attr(&self, ino: Ino) -> Result<Attr, FileError> {
-        let node = self.node(ino)?;
-        Ok(attr(node))
+        let mut attr = attr(self.node(ino)?);
+        // What is granted is moved by the bell, which the kernel lets move no directory that it may not write.
+        if attr.kind == Kind::Dir && self.is_granted(ino) {
+            attr.mode |= OPEN_TO_OWNER;
+        }
+        Ok(attr)
     }
 
     /// What is gone; to drop it may take long.
@@ -418,7 +424,8 @@ fn attr(node: &Node) -> Attr {
         kind,
         size: node.size(),
         allocated,
-        mode: node.mode,
+        // Only the bell sees what is hidden, and is to empty it.
+        mode: if node.zone == Zone::Hidden && node.is_dir() { node.mode | OPEN_TO_OWNER } else { node.mode },
         mtime: node.mtime,
         ctime: node.ctime,
         links: node.links(),

@@ -1,5 +1,6 @@
 //! The rules of a mounted channel, without the kernel.
 
+mod leaving;
 mod model;
 mod policy;
 
