@@ -210,7 +210,9 @@ impl Worker {
                 }
             }
             Change::Gone(path) => {
-                self.outbox.gone(&path, now);
+                for apart in self.outbox.removed(&path, now) {
+                    self.kept.remove(&apart);
+                }
                 self.forget(&path);
             }
             Change::Touched(path) => self.outbox.nudge(&path, now),

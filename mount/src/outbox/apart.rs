@@ -44,6 +44,19 @@ impl Outbox {
         Some(key)
     }
 
+    /// Its owner removed what is at a path: as [`Outbox::gone`], with the texts that were set apart from it. Returns
+    /// their keys.
+    pub fn removed(&mut self, path: &str, now: Instant) -> Vec<Arc<str>> {
+        let prefix: Arc<str> = format!("{path}{APART}").into();
+        let known = self.entries.range(Arc::clone(&prefix)..).map(|(key, _)| Arc::clone(key));
+        let keys: Vec<_> = known.take_while(|key| key.starts_with(&*prefix)).collect();
+        for key in &keys {
+            self.gone(key, now);
+        }
+        self.gone(path, now);
+        keys
+    }
+
     /// Where a path stands, in a word for a person, and the offer that it has or had last; `None` where it is not sent.
     #[must_use]
     pub fn standing(&self, path: &str) -> Option<(&'static str, Option<EntryId>)> {

@@ -92,6 +92,28 @@ fn a_text_that_was_set_apart_and_is_not_taken_leaves_nothing_behind() {
 }
 
 #[test]
+fn rm_cancels_the_texts_that_were_set_apart_too() {
+    let mut rig = rig();
+    rig.outbox = Outbox::new(Rules::FUSE);
+    let mut keys = Vec::new();
+    for _ in 0..3 {
+        rig.write("message");
+        keys.extend(rig.outbox.set_apart("message", rig.now));
+    }
+    rig.write("message.msg");
+    rig.outbox.allow(1);
+    let Some(Action::Prepare(ticket)) = rig.outbox.next(rig.now) else { panic!("nothing is due") };
+    let identity = ticket.identity;
+    rig.outbox.prepared(&ticket, Prepared::Offered { identity, mark: None }, rig.now);
+    assert!(rig.outbox.flush("f".to_owned(), &mut |_| false));
+    assert_eq!(rig.outbox.removed("message", rig.now), keys);
+    assert_eq!(rig.run(), ["withdraw earlier"]);
+    assert_eq!(rig.outbox.undelivered(9).0, ["message.msg"]);
+    assert_eq!(rig.outbox.removed("message.msg", rig.now).len(), 0);
+    assert_eq!(rig.run(), ["answer f []"]);
+}
+
+#[test]
 fn a_change_of_an_attribute_lets_it_stay_longer() {
     let mut rig = mounted();
     rig.write("a.bin");
