@@ -35,6 +35,8 @@ use crate::tree::{Body, Children, File, Ino, Node, Ours, ROOT, Time, Tree, Zone}
 pub const NODE_COST: u64 = 4096;
 /// Most inodes at once: about 400 bytes each, so 400 MiB.
 pub const MAX_NODES: usize = 1 << 20;
+/// How many of them nothing that is received takes: a peer leaves its owner room to send.
+const KEPT_NODES: usize = MAX_NODES / 4;
 /// Longest target of a symbolic link, in bytes.
 const MAX_TARGET: usize = 4096;
 /// What the bell needs of a directory that it moves or empties; its owner may have made it read-only.
@@ -219,7 +221,7 @@ impl Files {
     pub fn space(&self, ino: Ino) -> Space {
         let zone = self.tree.node(ino).map_or(Zone::Root, |node| node.zone);
         let quota = if zone == Zone::Inbox { &self.inbox_quota } else { &self.outbox_quota };
-        let free_nodes = MAX_NODES.saturating_sub(self.tree.len()) as u64;
+        let free_nodes = most_nodes(zone).saturating_sub(self.tree.len()) as u64;
         Space {
             total: quota.limit(),
             free: quota.limit().saturating_sub(quota.used()),
@@ -340,7 +342,7 @@ impl Files {
 
     /// Makes a node that counts against a budget.
     fn make(&mut self, zone: Zone, body: Body, mode: u16) -> Result<Ino, FileError> {
-        if self.tree.len() >= MAX_NODES {
+        if self.tree.len() >= most_nodes(zone) {
             return Err(FileError::NoSpace);
         }
         let quota = match zone {
@@ -410,6 +412,14 @@ impl Files {
             return Err(FileError::NameTooLong);
         }
         Ok(())
+    }
+}
+
+/// With how many inodes in all another one may be made.
+const fn most_nodes(zone: Zone) -> usize {
+    match zone {
+        Zone::Inbox | Zone::Hidden => MAX_NODES - KEPT_NODES,
+        Zone::Outbox | Zone::Root | Zone::Flush => MAX_NODES,
     }
 }
 

@@ -100,6 +100,15 @@ fn the_inbox_is_read_only_and_its_owner_may_take_things_out() {
 }
 
 #[test]
+fn what_is_received_leaves_inodes_for_what_is_sent() {
+    let rig = rig();
+    let free = |ino| rig.files.space(ino).free_nodes;
+    assert_eq!(free(rig.outbox()) - free(rig.files.places.inbox), KEPT_NODES as u64);
+    assert_eq!([Zone::Inbox, Zone::Hidden].map(most_nodes), [MAX_NODES - KEPT_NODES; 2]);
+    assert_eq!([Zone::Outbox, Zone::Flush].map(most_nodes), [MAX_NODES; 2]);
+}
+
+#[test]
 fn our_own_files_and_directories_stay() {
     let mut rig = rig();
     let (outbox, now) = (rig.outbox(), rig.now);
