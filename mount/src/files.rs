@@ -35,8 +35,12 @@ use crate::tree::{Body, Children, File, Ino, Node, Ours, ROOT, Time, Tree, Zone}
 pub const NODE_COST: u64 = 4096;
 /// Most inodes at once: about 400 bytes each, so 400 MiB.
 pub const MAX_NODES: usize = 1 << 20;
+/// How many of them nothing that is received takes: a peer leaves its owner room to send.
+const KEPT_NODES: usize = MAX_NODES / 4;
 /// Longest target of a symbolic link, in bytes.
 const MAX_TARGET: usize = 4096;
+/// What the bell needs of a directory that it moves or empties; its owner may have made it read-only.
+const OPEN_TO_OWNER: u16 = 0o700;
 /// How long the kernel may keep what only changes through the mount, where it changes.
 pub const SOON: Duration = Duration::from_secs(1);
 /// How long it may keep what never changes.
@@ -219,7 +223,7 @@ impl Files {
     pub fn space(&self, ino: Ino) -> Space {
         let zone = self.tree.node(ino).map_or(Zone::Root, |node| node.zone);
         let quota = if zone == Zone::Inbox { &self.inbox_quota } else { &self.outbox_quota };
-        let free_nodes = MAX_NODES.saturating_sub(self.tree.len()) as u64;
+        let free_nodes = most_nodes(zone).saturating_sub(self.tree.len()) as u64;
         Space {
             total: quota.limit(),
             free: quota.limit().saturating_sub(quota.used()),
@@ -233,8 +237,12 @@ impl Files {
     /// # Errors
     /// [`FileError::Stale`].
     pub fn attr(&self, ino: Ino) -> Result<Attr, FileError> {
-        let node = self.node(ino)?;
-        Ok(attr(node))
+        let mut attr = attr(self.node(ino)?);
+        // What is granted is moved by the bell, which the kernel lets move no directory that it may not write.
+        if attr.kind == Kind::Dir && self.is_granted(ino) {
+            attr.mode |= OPEN_TO_OWNER;
+        }
+        Ok(attr)
     }
 
     /// What is gone; to drop it may take long.
@@ -336,7 +344,7 @@ impl Files {
 
     /// Makes a node that counts against a budget.
     fn make(&mut self, zone: Zone, body: Body, mode: u16) -> Result<Ino, FileError> {
-        if self.tree.len() >= MAX_NODES {
+        if self.tree.len() >= most_nodes(zone) {
             return Err(FileError::NoSpace);
         }
         let quota = match zone {
@@ -409,6 +417,14 @@ impl Files {
     }
 }
 
+/// With how many inodes in all another one may be made.
+const fn most_nodes(zone: Zone) -> usize {
+    match zone {
+        Zone::Inbox | Zone::Hidden => MAX_NODES - KEPT_NODES,
+        Zone::Outbox | Zone::Root | Zone::Flush => MAX_NODES,
+    }
+}
+
 fn attr(node: &Node) -> Attr {
     let (kind, allocated) = match &node.body {
         Body::Dir(_) => (Kind::Dir, 0),
@@ -420,7 +436,8 @@ fn attr(node: &Node) -> Attr {
         kind,
         size: node.size(),
         allocated,
-        mode: node.mode,
+        // Only the bell sees what is hidden, and is to empty it.
+        mode: if node.zone == Zone::Hidden && node.is_dir() { node.mode | OPEN_TO_OWNER } else { node.mode },
         atime: node.atime,
         mtime: node.mtime,
         ctime: node.ctime,

@@ -265,7 +265,11 @@ impl Outbox {
         if !is_current {
             return;
         }
-        if let Some(state) = state {
+        if let Some(mut state) = state {
+            if name_of(&path) != &*path {
+                // Of a text that was set apart there is nothing that could stay until it is written again.
+                state = State::Delivered;
+            }
             self.set_state(&path, state, now);
         } else if let Some(entry) = self.entries.get_mut(&path) {
             entry.tries += 1;

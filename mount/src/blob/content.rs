@@ -51,6 +51,11 @@ impl Content {
         Self::new(&self.store, &self.quota)
     }
 
+    /// From now on what is written is charged on another quota; what it has already stays where it is charged.
+    pub fn charge_on(&mut self, quota: &Arc<Quota>) {
+        self.quota = Arc::clone(quota);
+    }
+
     /// Its length in bytes, holes included.
     #[must_use]
     pub const fn len(&self) -> u64 {

@@ -192,6 +192,10 @@ impl Files {
         way: &[String],
         name: &str,
     ) -> Result<(), FileError> {
+        if self.tree.child(self.places.incoming, staged.name.as_ref()) != Some(staged.ino) {
+            // The bell did it before it ended, and its owner took it out of the inbox since.
+            return Ok(());
+        }
         let placed = self.make_dirs_without_bell(way).and_then(|dir| {
             if self.tree.child(dir, name.as_ref()).is_some() {
                 return Err(FileError::Taken);

@@ -209,7 +209,7 @@ impl Files {
         if let Some(node) = self.tree.node_mut(handle.ino) {
             node.handles = node.handles.saturating_sub(1);
         }
-        self.tree.sweep(handle.ino);
+        self.free(handle.ino);
     }
 
     /// Changes attributes.

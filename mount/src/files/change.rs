@@ -7,7 +7,7 @@ use super::Files;
 use crate::Ctl;
 use crate::blob::Content;
 use crate::outbox::{Identity, Node as Shape, Sign, Stat};
-use crate::tree::{Body, Ino, Time};
+use crate::tree::{Body, File, Ino, Time};
 
 /// A file's bytes at the moment it was complete.
 #[derive(Debug, Clone)]
@@ -97,8 +97,9 @@ impl Files {
 
     /// The pieces of a subtree that are complete.
     pub(super) fn pieces(&self, ino: Ino) -> Vec<Piece> {
-        let is_complete =
-            |ino: &Ino| self.tree.node(*ino).is_some_and(|node| node.file().is_none_or(|file| !file.dirty));
+        // What mkstemp made and nobody wrote is a name that is kept, wherever its directory is moved to.
+        let says = |file: &File| !(file.dirty || file.temporary && file.content.is_empty());
+        let is_complete = |ino: &Ino| self.tree.node(*ino).is_some_and(|node| node.file().is_none_or(says));
         let all = self.tree.subtree(ino);
         all.into_iter().filter(is_complete).filter_map(|ino| self.piece(ino)).collect()
     }

@@ -60,8 +60,23 @@ impl Files {
         let place = self.tree.node(ino).and_then(|node| node.place.clone());
         let Some((dir, name)) = place else { return false };
         self.tree.detach(dir, &name);
-        self.tree.sweep(ino);
+        self.let_go(ino);
         true
+    }
+
+    /// Whether this is what the bell is allowed to take out.
+    pub(super) fn is_granted(&self, ino: Ino) -> bool {
+        self.leave.as_ref().is_some_and(|grant| grant.ino == ino)
+    }
+
+    /// What was taken out by nobody but us takes no room any more, although the kernel may remember it for ever.
+    fn let_go(&mut self, top: Ino) {
+        for ino in self.tree.subtree(top).into_iter().rev() {
+            if let Some((dir, name)) = self.tree.node(ino).and_then(|node| node.place.clone()) {
+                self.tree.detach(dir, &name);
+            }
+            self.free(ino);
+        }
     }
 
     /// Paths of what the bell moved out of the outbox, what is in a directory before it, and whether each is one.
@@ -85,7 +100,7 @@ impl Files {
             return;
         };
         if let Some(ino) = self.tree.detach(self.places.leaving, name.as_ref()) {
-            self.tree.sweep(ino);
+            self.let_go(ino);
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Caller, Change, Entry, FileError, Files, MAX_TARGET, entry};
+use crate::blob::Content;
 use crate::handle::{Fh, Handle};
 use crate::name;
 use crate::tree::{Body, Children, Ino, Ours, ROOT, Zone};
@@ -138,7 +139,9 @@ impl Files {
         if file.ours.is_some() || !matches!(zone, Zone::Inbox | Zone::Outbox) {
             return Err(FileError::Policy);
         }
-        let content = Arc::clone(&file.content);
+        let mut content = Content::clone(&file.content);
+        content.charge_on(&self.outbox_quota);
+        let content = Arc::new(content);
         let made = self.new_file(dir, name, mode)?;
         self.file_mut(made)?.content = content;
         self.node_mut(made)?.mtime = mtime;
@@ -199,6 +202,7 @@ impl Files {
             return Err(FileError::Invalid);
         }
         let from = self.outbox_path(ino);
+        let was_received = self.node(ino)?.zone == Zone::Inbox;
         if let Some(target) = target {
             // What was closed under the new name, but not released yet, is a content of its own.
             if self.line.holds(target) {
@@ -209,10 +213,23 @@ impl Files {
         }
         self.tree.detach(from_dir, from_name);
         self.tree.attach(to_dir, to_name, ino);
+        if was_received {
+            self.charge_on_outbox(ino);
+        }
         if caller == Caller::User {
             self.moved(ino, from, now);
         }
         Ok(())
+    }
+
+    /// What is written into something that was received counts where it is now.
+    fn charge_on_outbox(&mut self, top: Ino) {
+        let quota = Arc::clone(&self.outbox_quota);
+        for ino in self.tree.subtree(top) {
+            if let Ok(file) = self.file_mut(ino) {
+                Arc::make_mut(&mut file.content).charge_on(&quota);
+            }
+        }
     }
 
     /// Something got a new name in the outbox.

@@ -1,5 +1,6 @@
 //! The rules of a mounted channel, without the kernel.
 
+mod leaving;
 mod model;
 mod policy;
 
@@ -254,6 +255,12 @@ fn what_mkstemp_makes_is_held_until_it_is_renamed_and_never_goes_empty() {
     rig.rename("sedB", "b").unwrap();
     rig.rename("sedA", "a").unwrap();
     assert_eq!(rig.changes(), ["sedB > b: b = x", "sedA > a: a = "]);
+    let dir = rig.files.mkdir(outbox, "d".as_ref(), 0o755, Caller::User).unwrap().attr.ino;
+    let (_, fh) = rig.files.create(dir, "sedC".as_ref(), 0o600, true, false).unwrap();
+    rig.close(fh);
+    rig.changes();
+    rig.rename("d", "e").unwrap();
+    assert_eq!(rig.changes(), ["d > e: e/"], "neither with its directory");
 }
 
 #[test]

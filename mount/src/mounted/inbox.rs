@@ -18,7 +18,7 @@ use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};
 
 /// The directory of the texts.
 const MESSAGES: &str = "messages";
-/// How often a name is chosen again that somebody took meanwhile.
+/// How often a place is chosen again that somebody took, removed or moved away meanwhile.
 const TRIES: u32 = 8;
 
 /// Where everything arrives.
@@ -102,7 +102,7 @@ impl Inbox {
             let (way, name) = chosen.map_err(|error| self.refusal(error))?;
             match self.shared.bell.place(&staged.name, &way, &name) {
                 Ok(()) => {}
-                Err(BellError::Errno(Errno::EXIST)) => continue,
+                Err(BellError::Errno(errno)) if errno == Errno::EXIST || is_of_the_way(errno) => continue,
                 Err(BellError::Errno(errno)) => return Err(refusal_of(errno)),
                 Err(BellError::Gone(_) | BellError::Closed) => {
                     let mut files = self.shared.files();
@@ -115,32 +115,56 @@ impl Inbox {
             }
             return Ok(way.into_iter().chain([name]).collect::<Vec<_>>().join("/"));
         }
-        Err(Refusal::BadName)
+        // Somebody is quicker each time: it has no event, but it is there.
+        let mut files = self.shared.files();
+        let placed = files.choose(parts, false).and_then(|(way, name)| {
+            files.place_without_bell(staged, &way, &name)?;
+            Ok(way.into_iter().chain([name]).collect::<Vec<_>>().join("/"))
+        });
+        drop(files);
+        placed.map_err(|error| self.refusal(error))
     }
 
     /// Makes or enters a directory and those on the way.
     fn make_dirs(&self, parts: &[String], mtime: Option<Time>) -> Result<String, Refusal> {
         let _alone = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
-        let chosen = self.shared.files().choose(parts, true);
-        let (mut way, name) = chosen.map_err(|error| self.refusal(error))?;
-        way.push(name);
-        match self.shared.bell.make_dirs(&way) {
-            Ok(()) => {}
-            Err(BellError::Errno(errno)) => return Err(refusal_of(errno)),
-            Err(BellError::Gone(_) | BellError::Closed) => {
-                let made = self.shared.files().make_dirs_without_bell(&way);
-                made.map_err(|error| self.refusal(error))?;
+        for _ in 0..TRIES {
+            let chosen = self.shared.files().choose(parts, true);
+            let (mut way, name) = chosen.map_err(|error| self.refusal(error))?;
+            way.push(name);
+            match self.shared.bell.make_dirs(&way) {
+                Ok(()) => {}
+                Err(BellError::Errno(errno)) if is_of_the_way(errno) => continue,
+                Err(BellError::Errno(errno)) => return Err(refusal_of(errno)),
+                Err(BellError::Gone(_) | BellError::Closed) => {
+                    let made = self.shared.files().make_dirs_without_bell(&way);
+                    made.map_err(|error| self.refusal(error))?;
+                }
             }
+            if let Some(mtime) = mtime {
+                self.shared.files().stamp_inbox(&way, mtime);
+            }
+            return Ok(way.join("/"));
         }
-        if let Some(mtime) = mtime {
-            self.shared.files().stamp_inbox(&way, mtime);
-        }
-        Ok(way.join("/"))
+        let mut files = self.shared.files();
+        let made = files.choose(parts, true).and_then(|(mut way, name)| {
+            way.push(name);
+            files.make_dirs_without_bell(&way)?;
+            Ok(way.join("/"))
+        });
+        drop(files);
+        made.map_err(|error| self.refusal(error))
     }
 
     fn saved(&self, name: String, size: u64) -> Saved {
         Saved { path: self.channel.join("inbox").join(&name), name, size }
     }
+}
+
+/// Whether this can come of a directory on the way that its owner removed, moved into the outbox or put a file in the
+/// place of, while the bell was on it.
+const fn is_of_the_way(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::ACCESS | Errno::NOTDIR | Errno::STALE)
 }
 
 fn refusal_of(errno: Errno) -> Refusal {

@@ -201,7 +201,12 @@ impl Worker {
                 let ignored = ignore::path(&to).is_some();
                 // A name that is not sent takes nothing back: an editor's backup of what was saved.
                 if let Some(from) = from.filter(|_| is_dir || !ignored) {
-                    self.set_apart(&to, now);
+                    // What comes back to where it is still waiting from is no other.
+                    let known = self.outbox.known(&to);
+                    let is_back = |piece: &Piece| piece.path == to && known == Some(piece.stat);
+                    if !pieces.iter().any(is_back) {
+                        self.set_apart(&to, now);
+                    }
                     self.outbox.renamed(&from, &to, now);
                     self.forget(&from);
                 }
@@ -210,7 +215,9 @@ impl Worker {
                 }
             }
             Change::Gone(path) => {
-                self.outbox.gone(&path, now);
+                for apart in self.outbox.removed(&path, now) {
+                    self.kept.remove(&apart);
+                }
                 self.forget(&path);
             }
             Change::Touched(path) => self.outbox.nudge(&path, now),

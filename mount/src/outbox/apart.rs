@@ -19,15 +19,16 @@ pub fn name_of(key: &str) -> &str {
 }
 
 impl Outbox {
-    /// A text that is complete and not offered yet is about to be written over, renamed over or removed from its path by a
+    /// A text that is due and not offered yet is about to be written over, renamed over or removed from its path by a
     /// back end that has kept its bytes: it stays in its place in the order, under a key that is returned. `None` where
-    /// there is nothing to set apart.
+    /// there is nothing to set apart: what still waits, as an empty one does for its first bytes and one of `mkstemp` for
+    /// its name, was no message yet.
     pub fn set_apart(&mut self, path: &str, now: Instant) -> Option<Arc<str>> {
         let entry = self.entries.get(path)?;
         let (order, touched) = (entry.order, entry.touched);
         let stat = Stat { node: entry.node, identity: entry.identity };
-        let waits = matches!(entry.state, State::Ready { .. } | State::Waiting { .. });
-        if !(waits && entry.text && entry.complete && entry.node == Node::File) {
+        let is_due = matches!(entry.state, State::Ready { .. });
+        if !(is_due && entry.text && entry.complete && entry.node == Node::File) {
             return None;
         }
         let state = entry.state.clone();
@@ -41,6 +42,19 @@ impl Outbox {
         self.barriers.end(&Member::Path(path.into()), End::Becomes(&Member::Path(Arc::clone(&key))));
         self.set_state(&key, state, now);
         Some(key)
+    }
+
+    /// Its owner removed what is at a path: as [`Outbox::gone`], with the texts that were set apart from it. Returns
+    /// their keys.
+    pub fn removed(&mut self, path: &str, now: Instant) -> Vec<Arc<str>> {
+        let prefix: Arc<str> = format!("{path}{APART}").into();
+        let known = self.entries.range(Arc::clone(&prefix)..).map(|(key, _)| Arc::clone(key));
+        let keys: Vec<_> = known.take_while(|key| key.starts_with(&*prefix)).collect();
+        for key in &keys {
+            self.gone(key, now);
+        }
+        self.gone(path, now);
+        keys
     }
 
     /// Where a path stands, in a word for a person, and the offer that it has or had last; `None` where it is not sent.

@@ -12,8 +12,8 @@ pub const RELEASE_WAIT: Duration = Duration::from_millis(50);
 /// A place in the line.
 #[derive(Debug)]
 enum Place<T> {
-    /// A ticket that was not redeemed yet.
-    Held,
+    /// A ticket that was not redeemed yet, and whose it is.
+    Held(u64),
     /// It may go as soon as everything before it has gone; since when.
     Due(T, Instant),
 }
@@ -38,7 +38,7 @@ impl<T> Tickets<T> {
     pub fn take(&mut self, inode: u64) {
         self.void(inode);
         self.last += 1;
-        self.line.insert(self.last, Place::Held);
+        self.line.insert(self.last, Place::Held(inode));
         self.holders.insert(inode, Some(self.last));
     }
 
@@ -87,15 +87,15 @@ impl<T> Tickets<T> {
             return None;
         }
         for place in held {
-            self.line.remove(&place);
-            self.holders
-                .values_mut()
-                .filter(|holder| **holder == Some(place))
-                .for_each(|holder| *holder = None);
+            if let Some(Place::Held(inode)) = self.line.remove(&place)
+                && let Some(holder) = self.holders.get_mut(&inode)
+            {
+                *holder = None;
+            }
         }
         match self.line.remove(&place) {
             Some(Place::Due(what, _)) => Some(what),
-            Some(Place::Held) | None => None,
+            Some(Place::Held(_)) | None => None,
         }
     }
 
@@ -108,7 +108,7 @@ impl<T> Tickets<T> {
     fn first_due(&self) -> Option<(u64, Instant)> {
         self.line.iter().find_map(|(place, what)| match what {
             Place::Due(_, since) => Some((*place, *since)),
-            Place::Held => None,
+            Place::Held(_) => None,
         })
     }
 }
@@ -172,6 +172,17 @@ mod tests {
         let mut line = Tickets::<()>::default();
         line.take(1);
         assert_eq!((line.deadline(), line.next(Instant::now())), (None, None));
+    }
+
+    #[test]
+    fn many_that_are_held_give_up_their_places_in_linear_time() {
+        let (mut line, now) = (Tickets::default(), Instant::now());
+        (0..300_000).for_each(|n| line.take(n));
+        line.push("due", now);
+        assert_eq!(all(&mut line, now + RELEASE_WAIT), ["due"]);
+        assert!(line.holds(299_999) && line.line.is_empty());
+        line.redeem(7, "late", now);
+        assert_eq!(all(&mut line, now), ["late"]);
     }
 
     #[test]

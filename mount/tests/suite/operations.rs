@@ -135,6 +135,22 @@ fn times_before_1970_with_a_part_of_a_second_are_kept() {
 }
 
 #[test]
+fn the_first_and_the_last_time_that_there_are_end_no_mount() {
+    only("fuse", |fixture| {
+        fixture.write("a.bin", "x");
+        let file = fs::File::open(fixture.outbox("a.bin")).unwrap();
+        for (tv_sec, tv_nsec) in [(i64::MIN, 0), (i64::MIN, 999_999_999), (i64::MAX, 0), (-1, 1), (-2, 0)] {
+            let at = rustix::fs::Timespec { tv_sec, tv_nsec };
+            let times = rustix::fs::Timestamps { last_access: at, last_modification: at };
+            rustix::fs::futimens(&file, &times).unwrap();
+            assert_eq!(file.metadata().unwrap().mtime(), tv_sec);
+        }
+        drop(file);
+        assert_eq!(fixture.offer().name, "a.bin");
+    });
+}
+
+#[test]
 fn owners_and_set_id_bits_are_accepted_and_forgotten() {
     only("fuse", |fixture| {
         fixture.write("a.bin", "x");

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use agent_wormhole_mount::{Incoming, Kind, Mailbox as _, Refusal, dir};
@@ -74,6 +76,29 @@ fn an_inbox_that_its_owner_emptied_takes_everything_again() {
         assert_eq!(fixture.receive(Kind::Text, "", b"three").unwrap().name, "messages-2/0003.txt");
         assert_eq!(fixture.mailbox.append_log("{}").unwrap(), 3);
         assert_eq!(fs::read_to_string(fixture.home("log.jsonl")).unwrap(), "{}\n{}\n");
+    });
+}
+
+#[test]
+fn nothing_is_refused_because_its_owner_clears_the_inbox_at_that_moment() {
+    only("fuse", |fixture| {
+        let (inbox, outbox, done) = (fixture.inbox(""), fixture.outbox(""), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // Whether something is there is left to chance.
+                while !done.load(Ordering::Relaxed) {
+                    let _ = fs::rename(inbox.join("messages"), outbox.join(".old"));
+                    let _ = fs::remove_dir_all(outbox.join(".old"));
+                    let _ = fs::remove_dir_all(inbox.join("d"));
+                }
+            });
+            let received: Vec<_> = (0..300)
+                .flat_map(|_| [(Kind::Text, ""), (Kind::File, "d/a"), (Kind::Dir, "d/e/f")])
+                .map(|(kind, name)| fixture.receive(kind, name, if kind == Kind::Dir { b"" } else { b"x" }))
+                .collect();
+            done.store(true, Ordering::Relaxed);
+            assert!(received.iter().all(Result::is_ok), "{:?}", received.iter().find(|it| it.is_err()));
+        });
     });
 }
 

@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::{Duration, Instant, SystemTime};
 
-use agent_wormhole_mount::{Content, Kind, MAX_TEXT, OutboxEvent, Outcome};
+use agent_wormhole_mount::mounted::FuseMailbox;
+use agent_wormhole_mount::{Content, Kind, MAX_TEXT, Mailbox as _, OutboxEvent, Outcome};
 
-use crate::fixture::{Body, each, needs, only, read};
+use crate::fixture::{Body, LONG, each, fuse_options, needs, only, read, watchdog};
 
 fn bytes(content: &Body) -> &[u8] {
     match content {
@@ -397,4 +398,26 @@ fn without_credit_nothing_is_offered_and_nothing_is_lost() {
         }
         assert_eq!(offered, ["0.msg", "1.msg", "2.msg", "3.msg", "4.msg"]);
     }
+}
+
+#[test]
+fn a_text_that_is_moved_away_and_back_before_it_is_offered_is_one_message() {
+    let home = tempfile::tempdir().unwrap();
+    let channel = home.path().join("channel");
+    let _watchdog = watchdog(&channel);
+    let (outlet, events) = std::sync::mpsc::channel();
+    let mailbox =
+        FuseMailbox::open(fuse_options(&channel), Box::new(move |event| outlet.send(event).is_ok())).unwrap();
+    let outbox = |name: &str| channel.join("outbox").join(name);
+    fs::write(outbox("a.msg"), "once").unwrap();
+    fs::rename(outbox("a.msg"), outbox("a.msg~")).unwrap();
+    fs::rename(outbox("a.msg~"), outbox("a.msg")).unwrap();
+    fs::write(outbox("b.msg"), "last").unwrap();
+    assert_eq!(mailbox.undelivered(9).0, ["a.msg", "b.msg"]);
+    mailbox.allow(9);
+    for expected in ["a.msg", "b.msg"] {
+        let event = events.recv_timeout(LONG).unwrap();
+        assert!(matches!(&event, OutboxEvent::Offer(offer) if offer.name == expected), "{event:?}");
+    }
+    mailbox.close().unwrap();
 }

@@ -100,6 +100,36 @@ fn the_inbox_is_read_only_and_its_owner_may_take_things_out() {
 }
 
 #[test]
+fn what_is_written_into_what_was_received_counts_against_the_outbox() {
+    let mut rig = rig();
+    received(&mut rig, "moved");
+    received(&mut rig, "linked");
+    let (inbox, outbox, now) = (rig.files.places.inbox, rig.outbox(), rig.now);
+    let linked = rig.at("inbox/linked").unwrap();
+    let used = |rig: &Rig| (rig.files.inbox_quota.used(), rig.files.outbox_quota.used());
+    let before = used(&rig).0;
+    let to = (outbox, "moved".as_ref());
+    rig.files.rename((inbox, "moved".as_ref()), to, false, Caller::User, now).unwrap();
+    rig.files.link(linked, outbox, "linked".as_ref(), now).unwrap();
+    for name in ["outbox/moved", "outbox/linked"] {
+        let (count, fh) = (used(&rig), rig.open(name, NOW).unwrap());
+        rig.files.write(fh, (1 << 20, &[1; 100_000]), false, Caller::User, now).unwrap();
+        assert_eq!(used(&rig).0, before, "{name}");
+        assert!(used(&rig).1 >= count.1 + 100_000, "{name}");
+        rig.close(fh);
+    }
+}
+
+#[test]
+fn what_is_received_leaves_inodes_for_what_is_sent() {
+    let rig = rig();
+    let free = |ino| rig.files.space(ino).free_nodes;
+    assert_eq!(free(rig.outbox()) - free(rig.files.places.inbox), KEPT_NODES as u64);
+    assert_eq!([Zone::Inbox, Zone::Hidden].map(most_nodes), [MAX_NODES - KEPT_NODES; 2]);
+    assert_eq!([Zone::Outbox, Zone::Flush].map(most_nodes), [MAX_NODES; 2]);
+}
+
+#[test]
 fn our_own_files_and_directories_stay() {
     let mut rig = rig();
     let (outbox, now) = (rig.outbox(), rig.now);

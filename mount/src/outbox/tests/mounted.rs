@@ -62,6 +62,58 @@ fn a_text_that_was_set_apart_keeps_its_place_and_its_name() {
 }
 
 #[test]
+fn what_still_waits_is_no_message_yet_and_is_not_set_apart() {
+    let mut rig = mounted();
+    for (name, size, sign) in [("touched.msg", 0, Sign::Complete), ("mkstemp.msg", 5, Sign::Held)] {
+        rig.put(name, Node::File, size, sign);
+        assert_eq!(rig.outbox.set_apart(name, rig.now), None, "{name}");
+        rig.write(name);
+        assert_eq!(rig.pass(5000), [format!("text {name}")]);
+    }
+}
+
+#[test]
+fn a_text_that_was_set_apart_and_is_not_taken_leaves_nothing_behind() {
+    for outcome in [Outcome::Refused("no".to_owned()), Outcome::Cancelled] {
+        let mut rig = rig();
+        rig.outbox = Outbox::new(Rules::FUSE);
+        rig.write("message");
+        let key = rig.outbox.set_apart("message", rig.now).unwrap();
+        rig.outbox.allow(1);
+        let Some(Action::Prepare(ticket)) = rig.outbox.next(rig.now) else { panic!("nothing is due") };
+        let identity = ticket.identity;
+        rig.outbox.prepared(&ticket, Prepared::Offered { identity, mark: None }, rig.now);
+        rig.outbox.outcome(ticket.entry, outcome, rig.now);
+        assert_eq!(rig.run(), [format!("leave {key} (1)")]);
+        assert!(rig.outbox.flush("f".to_owned(), &mut |_| false));
+        assert_eq!(rig.run(), ["answer f []"], "no later flush fails for it");
+        assert_eq!(rig.outbox.undelivered(9).1, 0);
+    }
+}
+
+#[test]
+fn rm_cancels_the_texts_that_were_set_apart_too() {
+    let mut rig = rig();
+    rig.outbox = Outbox::new(Rules::FUSE);
+    let mut keys = Vec::new();
+    for _ in 0..3 {
+        rig.write("message");
+        keys.extend(rig.outbox.set_apart("message", rig.now));
+    }
+    rig.write("message.msg");
+    rig.outbox.allow(1);
+    let Some(Action::Prepare(ticket)) = rig.outbox.next(rig.now) else { panic!("nothing is due") };
+    let identity = ticket.identity;
+    rig.outbox.prepared(&ticket, Prepared::Offered { identity, mark: None }, rig.now);
+    assert!(rig.outbox.flush("f".to_owned(), &mut |_| false));
+    assert_eq!(rig.outbox.removed("message", rig.now), keys);
+    assert_eq!(rig.run(), ["withdraw earlier"]);
+    assert_eq!(rig.outbox.undelivered(9).0, ["message.msg"]);
+    assert_eq!(rig.outbox.removed("message.msg", rig.now).len(), 0);
+    assert_eq!(rig.run(), ["answer f []"]);
+}
+
+#[test]
 fn a_change_of_an_attribute_lets_it_stay_longer() {
     let mut rig = mounted();
     rig.write("a.bin");
