@@ -202,14 +202,13 @@ def main():
         others = place / "others"
         others.mkdir()
         if shutil.which("bindfs"):
-            for options in (["-o", "big_writes"], ["--direct-io"]):
-                command = ["bindfs", "-f", *options, others, place / f"bindfs{len(options)}"]
+            for option in ("big_writes", "direct_io"):
+                command = ["bindfs", "-f", "-o", option, others, place / f"bindfs-{option}"]
                 found = mounted(command, command[-1], source, size, arguments.runs)
-                row("bindfs " + " ".join(options), found or {}, size)
+                row(f"bindfs -o {option}", found or {}, size)
         server = "/usr/lib/openssh/sftp-server"
         if shutil.which("sshfs") and os.path.exists(server):
             point = place / "sshfs"
-            command = ["sh", "-c", f"exec sshfs -f -o passive :{others} {point} < /dev/null"]
             found = None if not shutil.which("socat") else mounted(
                 ["socat", f"EXEC:{server}", f"EXEC:sshfs -f -o passive x\\:{others} {point}"],
                 point, source, size, arguments.runs)
