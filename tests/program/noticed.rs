@@ -88,13 +88,13 @@ fn watchdog_and_chokidar_see_what_arrives() {
     }
 }
 
-/// `inotifywait` on a directory: its lines are the time, the names of the event and the file.
+/// `inotifywait` on an inbox and its texts: its lines are the time, the names of the event and the file.
 fn inotifywait(world: &World, dir: &Path) -> Process {
     let mut command: Command = world.command_of(
         installed("inotifywait").to_str().unwrap(),
         &["-m", "--timefmt", "%s", "--format", "%e %f", "-e", "moved_to,modify"],
     );
-    command.arg(dir);
+    command.arg(dir).arg(dir.join("messages"));
     let mut process = Process::spawn(command);
     while !process.error_line().contains("Watches established") {}
     process
@@ -108,11 +108,9 @@ fn inotify_tells_of_each_arrival_and_of_each_line_within_milliseconds() {
     let mut waits = Vec::new();
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     for n in 0..ARRIVALS {
-        let name = format!("link-{n}");
-        let source = world.path("home").join(&name);
-        std::fs::write(&source, "x").unwrap();
-        // A link waits for nothing before it is sent.
-        pair.host.link(&source, &name);
+        let name = format!("{:04}.txt", n + 1);
+        // A text waits for nothing before it is sent.
+        pair.host.put(&format!("{n}.msg"), "x");
         let start = Instant::now();
         let (mut moved, mut logged) = (false, false);
         while !(moved && logged) {
@@ -131,7 +129,11 @@ fn inotify_tells_of_each_arrival_and_of_each_line_within_milliseconds() {
     }
     waits.sort();
     let at = |share: usize| waits[waits.len() * share / 100];
-    println!("from the link here to inotify there, {ARRIVALS} times: p50 {:?}, p95 {:?}", at(50), at(95));
+    println!(
+        "from a text's close here to inotify there, {ARRIVALS} times: p50 {:?}, p95 {:?}",
+        at(50),
+        at(95)
+    );
     assert_eq!(seen["MOVED_TO"], ARRIVALS);
     assert!(seen["MODIFY"] >= ARRIVALS, "{seen:?}");
     // A watcher that looks once a second would take hundreds.

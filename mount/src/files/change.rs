@@ -89,7 +89,7 @@ impl Files {
         let sign = match node.file() {
             Some(file) if file.temporary => Sign::Held,
             Some(_) => Sign::Complete,
-            None if shape == Shape::Link => Sign::Complete,
+            // A link is complete once it is renamed into place: `ln -sf` makes it under another name.
             None => Sign::Seen,
         };
         Some(Piece { path, stat: Stat { node: shape, identity }, sign, snapshot, target })

@@ -8,6 +8,7 @@ use super::{Caller, Change, Entry, FileError, Files, MAX_TARGET, entry};
 use crate::blob::Content;
 use crate::handle::{Fh, Handle};
 use crate::name;
+use crate::outbox::Sign;
 use crate::tree::{Body, Children, Ino, Ours, ROOT, Zone};
 
 /// Most entries of a directory that are listed at once.
@@ -244,7 +245,10 @@ impl Files {
         if self.line.holds(ino) {
             self.complete_as(ino, from.as_deref(), now);
         }
-        let pieces = self.pieces(ino);
+        let mut pieces = self.pieces(ino);
+        for piece in pieces.iter_mut().filter(|piece| piece.target.is_some()) {
+            piece.sign = Sign::Complete;
+        }
         self.line.push(Change::Moved { from, to, is_dir, pieces }, now);
     }
 

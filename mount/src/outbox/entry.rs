@@ -89,12 +89,8 @@ impl Rules {
     };
 
     /// The times of the FUSE back end, which sees every close.
-    pub const FUSE: Self = Self {
-        settle: Duration::from_millis(200),
-        link: Duration::ZERO,
-        text_stays: Duration::ZERO,
-        ..Self::DIR
-    };
+    pub const FUSE: Self =
+        Self { settle: Duration::from_millis(200), text_stays: Duration::ZERO, ..Self::DIR };
 }
 
 /// A timer's place: when, and a number that makes it unique and keeps the order of equal times.

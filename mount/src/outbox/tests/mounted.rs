@@ -17,6 +17,9 @@ fn a_mounted_outbox_has_times_of_its_own() {
     assert_eq!(rig.pass(1), ["offer a.bin"]);
     rig.put("l", Node::Link, 0, Sign::Complete);
     assert_eq!(rig.run(), ["offer l"]);
+    rig.put("made", Node::Link, 0, Sign::Seen);
+    assert_eq!(rig.pass(19), NOTHING, "`ln -sf` renames it");
+    assert_eq!(rig.pass(1), ["offer made"]);
     rig.put("mkstemp", Node::File, 5, Sign::Held);
     assert_eq!(rig.pass(1999), NOTHING);
     assert_eq!(rig.pass(1), ["offer mkstemp"]);
