@@ -1,8 +1,8 @@
 //! The exchange: where two ends meet and where frames wait.
 //!
-//! Owns the contract that a store keeps towards the sockets; [`memory`] is the one store of this version. Knows no
-//! websocket. Whatever the store, frames are never dropped, trimmed or reordered, and a frame is forgotten only after
-//! its receiver's socket has written it.
+//! Owns the contract that a store keeps towards the sockets: [`memory`] is the store of one process, `redis` the one
+//! that many share. Knows no websocket. Whatever the store, frames are never dropped, trimmed or reordered, and a frame
+//! is forgotten only after its receiver's socket has written it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -90,6 +90,26 @@ pub enum Ended {
     /// The channel was without a frame for too long, or its host left before anybody came.
     #[error("the channel ended")]
     Over,
+    /// The store forgot, or may have: whoever sat has to resume.
+    #[error("the store forgot")]
+    Forgot,
+}
+
+/// Why nobody was seated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// What the client is told.
+    #[error("refused: {0:?}")]
+    Code(ErrorCode),
+    /// The store cannot be reached: later, or at another relay that shares it.
+    #[error("the store is away")]
+    Away,
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self::Code(code)
+    }
 }
 
 /// Whether the store took a frame.
@@ -105,7 +125,8 @@ pub enum Pushed {
 
 /// A store. `now` is the caller's clock.
 ///
-/// Every method may be called from any task; none waits for another socket.
+/// Every method may be called from any task; none waits for another socket. While a shared store is away they wait for
+/// it, but not those that seat: a client may go elsewhere.
 pub trait Exchange: Send + Sync + 'static {
     /// A socket's hold on its seat. It is worth nothing once another socket resumed the seat.
     type Hold: Send + Sync + 'static;
@@ -113,37 +134,40 @@ pub trait Exchange: Send + Sync + 'static {
     /// The id of the store's memory: changes whenever the store forgot.
     fn boot(&self) -> Id;
 
+    /// Whether the store can be reached.
+    fn is_ready(&self) -> bool;
+
     /// A new channel with a free nameplate.
     ///
     /// # Errors
-    /// The code to refuse the client with.
+    /// What to refuse the client with.
     fn allocate(
         &self,
         caller: Caller,
         now: Instant,
-    ) -> impl Future<Output = Result<Seated<Self::Hold>, ErrorCode>> + Send;
+    ) -> impl Future<Output = Result<Seated<Self::Hold>, Refusal>> + Send;
 
     /// The peer's seat at a nameplate. Pairs.
     ///
     /// # Errors
-    /// The code to refuse the client with; the same for "no such nameplate" and "it has both its ends".
+    /// What to refuse the client with; the same for "no such nameplate" and "it has both its ends".
     fn join(
         &self,
         nameplate: &str,
         caller: Caller,
         now: Instant,
-    ) -> impl Future<Output = Result<Seated<Self::Hold>, ErrorCode>> + Send;
+    ) -> impl Future<Output = Result<Seated<Self::Hold>, Refusal>> + Send;
 
     /// A seat taken back. Frames that were popped but not written are due again, first.
     ///
     /// # Errors
-    /// The code to refuse the client with.
+    /// What to refuse the client with.
     fn resume(
         &self,
         claim: &Resume,
         caller: Caller,
         now: Instant,
-    ) -> impl Future<Output = Result<Seated<Self::Hold>, ErrorCode>> + Send;
+    ) -> impl Future<Output = Result<Seated<Self::Hold>, Refusal>> + Send;
 
     /// The host undoes the pairing; both queues are emptied. `Ok(false)`: there is no nameplate to go back to.
     ///

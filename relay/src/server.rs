@@ -100,24 +100,40 @@ impl<E> Drop for Registered<'_, E> {
 }
 
 /// A relay. Clones are the same relay: several listeners may serve one.
-#[derive(Debug, Clone)]
-pub struct Server {
-    shared: Arc<Shared<Memory>>,
+#[derive(Debug)]
+pub struct Server<E = Memory> {
+    shared: Arc<Shared<E>>,
     /// What HTTP may ask for.
     router: Router,
     /// One permit for each connection.
     room: Arc<Semaphore>,
 }
 
+impl<E> Clone for Server<E> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), router: self.router.clone(), room: self.room.clone() }
+    }
+}
+
 impl Server {
-    /// A relay that serves nobody yet.
+    /// A relay with a store of its own that serves nobody yet.
     ///
     /// # Errors
     /// [`OptionsError`] where the options contradict each other.
     pub fn new(options: Options) -> Result<Self, OptionsError> {
+        let exchange = Memory::new(&options, Instant::now().into_std());
+        Self::with(options, exchange)
+    }
+}
+
+impl<E: Exchange> Server<E> {
+    /// A relay over this store that serves nobody yet.
+    ///
+    /// # Errors
+    /// [`OptionsError`] where the options contradict each other.
+    pub fn with(options: Options, exchange: E) -> Result<Self, OptionsError> {
         options.check()?;
         let room = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
-        let exchange = Memory::new(&options, Instant::now().into_std());
         let shared = Arc::new(Shared {
             reading: Arc::new(Places::new(&options)),
             writing: Arc::new(Places::new(&options)),
@@ -223,7 +239,7 @@ struct Connection {
 }
 
 /// One connection, to its very end: HTTP until it is upgraded or answered, then perhaps a websocket.
-async fn connection<IO>(io: IO, source: Source, server: Server, permit: OwnedSemaphorePermit)
+async fn connection<IO, E: Exchange>(io: IO, source: Source, server: Server<E>, permit: OwnedSemaphorePermit)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -234,7 +250,7 @@ where
 }
 
 /// Ends with the answer, with the upgrade, or because the relay stops.
-async fn serve_http<IO>(carrier: Carrier<IO>, connection: Connection, server: &Server)
+async fn serve_http<IO, E: Exchange>(carrier: Carrier<IO>, connection: Connection, server: &Server<E>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -267,8 +283,8 @@ fn router<E: Exchange>(shared: Arc<Shared<E>>) -> Router {
 }
 
 async fn ready<E: Exchange>(State(shared): State<Arc<Shared<E>>>) -> Response {
-    let stopping = shared.stopping.load(Ordering::Acquire);
-    plain(if stopping { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK })
+    let ready = shared.exchange.is_ready() && !shared.stopping.load(Ordering::Acquire);
+    plain(if !ready { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK })
 }
 
 /// Answers a request for a websocket, which goes on in a task of its own.

@@ -4,8 +4,9 @@
 //! exchange, never here, except the one that has no room yet. One task for each socket: reading, writing and waiting
 //! are polled side by side, so a socket that cannot be written is still read.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until, timeout};
 
-use crate::exchange::{Caller, Due, Ended, Exchange, Pushed, Seated};
+use crate::exchange::{Caller, Due, Ended, Exchange, Pushed, Refusal, Seated};
 use crate::rules::Source;
 use crate::server::{Registered, Shared};
 use crate::websocket::{Allotment, Fault, Incoming, Websocket};
@@ -26,6 +27,11 @@ const HELLO: Duration = Duration::from_secs(10);
 const PING_EVERY: Duration = Duration::from_secs(PING_EVERY_SECS);
 /// Pings in a row without a byte from a socket that is read, after which it is dead: 30 s.
 const SILENT_PINGS: u32 = 3;
+/// Bytes of frames that are read, so that pings behind them are answered, while the store is being waited for: this and
+/// the frame that goes beyond it.
+const STASH: usize = 64 << 10;
+/// ... and messages.
+const STASHED: usize = 64;
 
 /// Why a websocket ends.
 #[derive(Debug)]
@@ -44,6 +50,8 @@ enum Ending {
     Ended(Ended),
     /// The connection broke, or the client broke the websocket protocol or a length limit.
     Fault(Fault),
+    /// The store is away.
+    Away,
     /// The relay stops.
     Stopping,
 }
@@ -60,6 +68,8 @@ impl Ending {
             Self::Ended(Ended::Replaced) => (4001, "resumed elsewhere"),
             Self::Ended(Ended::Released) => (4002, "released"),
             Self::Ended(Ended::Over) => (4003, "the channel ended"),
+            Self::Ended(Ended::Forgot) => (1012, "the store forgot"),
+            Self::Away => (1012, "the store is away"),
             Self::Fault(Fault::Protocol) => (1002, "protocol error"),
             Self::Fault(Fault::TooLong) => (1009, "too long"),
             Self::Fault(Fault::NotText) => (1007, "not UTF-8"),
@@ -74,9 +84,13 @@ impl Ending {
                 Some(ServerMessage::Error { code: *code, message: words(*code).to_owned() }.encode())
             }
             Self::Stopping => Some(ServerMessage::Status(Status::GoingAway).encode()),
-            Self::Bye(_) | Self::Closed | Self::Silent | Self::NoHello | Self::Ended(_) | Self::Fault(_) => {
-                None
-            }
+            Self::Bye(_)
+            | Self::Closed
+            | Self::Silent
+            | Self::NoHello
+            | Self::Ended(_)
+            | Self::Fault(_)
+            | Self::Away => None,
         }
     }
 }
@@ -84,6 +98,15 @@ impl Ending {
 impl From<Ended> for Ending {
     fn from(ended: Ended) -> Self {
         Self::Ended(ended)
+    }
+}
+
+impl From<Refusal> for Ending {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Code(code) => Self::Refused(code),
+            Refusal::Away => Self::Away,
+        }
     }
 }
 
@@ -155,9 +178,9 @@ async fn hello<E: Exchange>(
         Ok(ClientMessage::Allocate) => exchange.allocate(caller, now).await,
         Ok(ClientMessage::Join { nameplate }) => exchange.join(&nameplate, caller, now).await,
         Ok(ClientMessage::Resume(claim)) => exchange.resume(&claim, caller, now).await,
-        Ok(ClientMessage::Release | ClientMessage::Bye { .. }) | Err(_) => Err(ErrorCode::BadMessage),
+        Ok(ClientMessage::Release | ClientMessage::Bye { .. }) | Err(_) => Err(ErrorCode::BadMessage.into()),
     };
-    seated.map_err(Ending::Refused)
+    seated.map_err(Ending::from)
 }
 
 /// What the socket's task is woken for.
@@ -182,6 +205,12 @@ struct Conversation<'a, E: Exchange> {
     hold: &'a E::Hold,
     /// The frame that waits for room: the socket is not read meanwhile.
     parked: Option<Bytes>,
+    /// What was read while the store was being waited for.
+    stash: VecDeque<Incoming>,
+    /// Bytes of frames in there.
+    stashed: usize,
+    /// Frames that were written meanwhile.
+    flushed: Option<usize>,
     /// Frames popped and not reported as written.
     in_flight: usize,
     ping: Interval,
@@ -226,6 +255,9 @@ async fn converse<E: Exchange>(
         registered,
         hold: &seated.hold,
         parked: None,
+        stash: VecDeque::new(),
+        stashed: 0,
+        flushed: None,
         in_flight: 0,
         ping,
         again: None,
@@ -298,18 +330,67 @@ impl<E: Exchange> Conversation<'_, E> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Ending>> {
-        match self.parked {
-            None => self.ws.poll_incoming(cx).map_ok(Event::Incoming).map_err(Ending::from),
-            Some(_) => Poll::Pending,
+        if self.parked.is_some() {
+            return Poll::Pending;
         }
+        if let Some(incoming) = self.stash.pop_front() {
+            if let Incoming::Frame(frame) = &incoming {
+                self.stashed -= frame.len();
+            }
+            return Poll::Ready(Ok(Event::Incoming(incoming)));
+        }
+        self.ws.poll_incoming(cx).map_ok(Event::Incoming).map_err(Ending::from)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Ending>> {
+        if let Some(frames) = self.flushed.take() {
+            return Poll::Ready(Ok(Event::Written(frames)));
+        }
         if self.ws.is_writing() {
             self.ws.poll_flush(cx).map_ok(Event::Written).map_err(Ending::from)
         } else {
             Poll::Pending
         }
+    }
+
+    /// Waits for the store. A shared one may take its time, which the client must not notice: it is pinged and answered,
+    /// and what was queued for it is written.
+    async fn attend<T>(&mut self, asked: impl Future<Output = T>) -> Result<T, Ending> {
+        let mut asked = pin!(asked);
+        poll_fn(|cx| {
+            if let Poll::Ready(answer) = asked.as_mut().poll(cx) {
+                return Poll::Ready(Ok(answer));
+            }
+            self.poll_meanwhile(cx).map(Err)
+        })
+        .await
+    }
+
+    /// Ready with what ends the websocket while the store is being waited for.
+    fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        while self.ping.poll_tick(cx).is_ready() {
+            self.ws.send_ping();
+        }
+        while self.parked.is_none() && self.stashed < STASH && self.stash.len() < STASHED {
+            match self.ws.poll_incoming(cx) {
+                Poll::Ready(Ok(incoming)) => {
+                    if let Incoming::Frame(frame) = &incoming {
+                        self.stashed += frame.len();
+                    }
+                    self.stash.push_back(incoming);
+                }
+                Poll::Ready(Err(fault)) => return Poll::Ready(fault.into()),
+                Poll::Pending => break,
+            }
+        }
+        if self.ws.is_writing() {
+            match self.ws.poll_flush(cx) {
+                Poll::Ready(Ok(frames)) => self.flushed = Some(self.flushed.unwrap_or(0) + frames),
+                Poll::Ready(Err(fault)) => return Poll::Ready(fault.into()),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
     }
 
     /// The seat changed: what waited may fit, and something may be due.
@@ -342,8 +423,9 @@ impl<E: Exchange> Conversation<'_, E> {
         if self.in_flight > 0 {
             return Ok(());
         }
-        let now = Instant::now();
-        let due = self.shared.exchange.pop(self.hold, written, now.into_std()).await?;
+        let shared = self.shared;
+        let asked = shared.exchange.pop(self.hold, written, Instant::now().into_std());
+        let due = self.attend(asked).await??;
         let Due { statuses, frames, again } = due;
         for status in statuses {
             self.ws.send_text(ServerMessage::Status(status).encode());
@@ -370,8 +452,9 @@ impl<E: Exchange> Conversation<'_, E> {
     }
 
     async fn push(&mut self, frame: Bytes) -> Result<(), Ending> {
-        let now = Instant::now().into_std();
-        match self.shared.exchange.push(self.hold, frame, now).await? {
+        let shared = self.shared;
+        let asked = shared.exchange.push(self.hold, frame, Instant::now().into_std());
+        match self.attend(asked).await?? {
             Pushed::Taken => Ok(()),
             Pushed::Full(frame) => {
                 self.parked = Some(frame);
@@ -382,11 +465,13 @@ impl<E: Exchange> Conversation<'_, E> {
     }
 
     async fn release(&mut self) -> Result<(), Ending> {
-        let now = Instant::now().into_std();
-        if !self.shared.exchange.release(self.hold, now).await? {
+        let shared = self.shared;
+        let asked = shared.exchange.release(self.hold, Instant::now().into_std());
+        if !self.attend(asked).await?? {
             return Err(Ending::Refused(ErrorCode::NameplateLost));
         }
         self.ws.discard_frames();
+        self.flushed = None;
         self.in_flight = 0;
         self.pop(0).await
     }

@@ -15,10 +15,10 @@ use bytes::Bytes;
 use rand_core::OsRng;
 
 use self::state::State;
-use super::{Caller, Due, Ended, Exchange, Pushed, Seated};
+use super::{Caller, Due, Ended, Exchange, Pushed, Refusal, Seated};
 use crate::options::Options;
 use crate::rules::{SeatHash, fresh_id};
-use crate::wire::{ErrorCode, Id, Mood, Resume, Role};
+use crate::wire::{Id, Mood, Resume, Role};
 
 /// The channels of this process.
 #[derive(Debug)]
@@ -65,14 +65,18 @@ impl Exchange for Memory {
         self.boot
     }
 
-    async fn allocate(&self, caller: Caller, now: Instant) -> Result<Seated<Hold>, ErrorCode> {
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    async fn allocate(&self, caller: Caller, now: Instant) -> Result<Seated<Hold>, Refusal> {
         let seat = fresh_id(&mut OsRng);
         let hash = SeatHash::of(&seat);
         let (hold, nameplate) = self.state().allocate(caller, hash, &mut OsRng, now)?;
         Ok(Seated { hold, seat, nameplate: Some(nameplate) })
     }
 
-    async fn join(&self, nameplate: &str, caller: Caller, now: Instant) -> Result<Seated<Hold>, ErrorCode> {
+    async fn join(&self, nameplate: &str, caller: Caller, now: Instant) -> Result<Seated<Hold>, Refusal> {
         let seat = fresh_id(&mut OsRng);
         let hash = SeatHash::of(&seat);
         let channel = fresh_id(&mut OsRng);
@@ -80,7 +84,7 @@ impl Exchange for Memory {
         Ok(Seated { hold, seat, nameplate: Some(nameplate) })
     }
 
-    async fn resume(&self, claim: &Resume, caller: Caller, now: Instant) -> Result<Seated<Hold>, ErrorCode> {
+    async fn resume(&self, claim: &Resume, caller: Caller, now: Instant) -> Result<Seated<Hold>, Refusal> {
         let hash = SeatHash::of(&claim.seat);
         let (hold, nameplate) = self.state().resume(claim, hash, caller, now)?;
         Ok(Seated { hold, seat: claim.seat, nameplate })

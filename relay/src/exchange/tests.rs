@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Bell, Caller, Due, Exchange, Pushed, Seated};
+use super::{Bell, Caller, Due, Exchange, Pushed, Refusal, Seated};
 use crate::options::Options;
 use crate::rules::Source;
 use crate::wire::{ErrorCode, Id, Resume, Role, Status};
@@ -174,9 +174,10 @@ fn paired(due: &Due) -> Id {
 }
 
 /// The code of a refusal.
-fn refused<S>(result: Result<Seated<S>, ErrorCode>) -> ErrorCode {
+fn refused<S>(result: Result<Seated<S>, Refusal>) -> ErrorCode {
     match result {
         Ok(_) => panic!("seated"),
-        Err(code) => code,
+        Err(Refusal::Code(code)) => code,
+        Err(Refusal::Away) => panic!("the store is away"),
     }
 }
