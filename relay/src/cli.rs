@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use crate::exchange::Exchange;
+use crate::exchange::redis::{Redis, RedisError};
 use crate::options::{self, Options, OptionsError};
 use crate::server::Server;
 
@@ -48,6 +50,17 @@ pub struct RelayArgs {
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = size,
           env = "AGENT_WORMHOLE_RELAY_MEMORY")]
     pub memory: usize,
+    /// Share the channels with other relays in this Redis, such as redis://:PASSWORD@HOST:6379 (rediss:// with TLS)
+    #[arg(long, value_name = "URL", env = "AGENT_WORMHOLE_RELAY_REDIS", hide_env_values = true)]
+    pub redis: Option<String>,
+    /// What the names of all keys in Redis begin with; relays with the same one are one relay
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "agent-wormhole",
+        env = "AGENT_WORMHOLE_RELAY_REDIS_PREFIX"
+    )]
+    pub redis_prefix: String,
 }
 
 /// Why a relay does not run.
@@ -56,6 +69,9 @@ pub enum RunError {
     /// The flags contradict each other.
     #[error(transparent)]
     Options(#[from] OptionsError),
+    /// Redis cannot be used.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}; choose another with --listen")]
     Listen {
@@ -91,7 +107,22 @@ pub async fn run(
     listening: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let server = Server::new(args.options())?;
+    let options = args.options();
+    match &args.redis {
+        None => serve(Server::new(options)?, &args, listening, shutdown).await,
+        Some(url) => {
+            let store = Redis::open(url, &args.redis_prefix, &options).await?;
+            serve(Server::with(options, store)?, &args, listening, shutdown).await
+        }
+    }
+}
+
+async fn serve<E: Exchange>(
+    server: Server<E>,
+    args: &RelayArgs,
+    listening: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
     let cannot = |source| RunError::Listen { address: args.listen, source };
     let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
     listening(listener.local_addr().map_err(cannot)?);

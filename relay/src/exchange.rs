@@ -17,8 +17,17 @@ use crate::rules::{Nameplate, Source};
 use crate::wire::{ErrorCode, Id, Mood, Resume, Status};
 
 pub mod memory;
+pub mod redis;
 #[cfg(test)]
 mod tests;
+
+/// A socket is handed frames of this many bytes at a time, or one: as many as share a write. A socket that breaks tells
+/// what it wrote in whole batches, so this is also what may come twice, beside one longer frame.
+const POP_BYTES: usize = 64 << 10;
+/// ... and of this many frames.
+const POP_FRAMES: usize = 64;
+/// Senders that are woken when memory is freed. Who still does not fit waits again behind the others.
+const WOKEN_AT_ONCE: usize = 16;
 
 /// Wakes one socket: "look at your seat again". Rings while nobody listens are kept, several count as one.
 #[derive(Debug, Default)]

@@ -12,13 +12,16 @@ mod source;
 use std::time::{Duration, Instant};
 
 pub use bucket::{Bucket, ChannelRate, Draw};
-pub use nameplate::{Nameplate, Nameplates};
-pub use room::{Ask, FRAME_OVERHEAD, QUEUE, Room, SOURCE_PARTS, Verdict};
+pub use nameplate::{Nameplate, Nameplates, RETIRED_FOR, RETIRED_MAX};
+pub use room::{Ask, FRAME_OVERHEAD, QUEUE, Room, SOURCE_PARTS, STRAIGHT_PARTS, Verdict};
 pub use seat::{SeatHash, fresh_id, tombstone};
 pub use source::{Source, Sources};
 
 /// An unclaimed nameplate whose host is away lives this long.
 pub const UNCLAIMED_ABSENCE: Duration = Duration::from_secs(10 * 60);
+
+/// Channels at a time, present or not: about 64 MiB of bookkeeping.
+pub const MAX_CHANNELS: usize = 65_536;
 
 /// Whether something last seen at `since` is over after `lifetime`.
 #[must_use]

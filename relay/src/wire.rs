@@ -56,23 +56,29 @@ impl Serialize for Id {
     }
 }
 
-impl<'de> Deserialize<'de> for Id {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error as _;
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+impl std::str::FromStr for Id {
+    type Err = WireError;
+
+    fn from_str(text: &str) -> Result<Self, WireError> {
+        let wrong = || WireError::Malformed("an id has 32 hexadecimal digits".into());
         let digits = text.as_bytes();
         if digits.len() != 2 * ID_LEN {
-            return Err(D::Error::custom("an id has 32 hexadecimal digits"));
+            return Err(wrong());
         }
         let mut bytes = [0; ID_LEN];
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
             let digit = |d: u8| (d as char).to_digit(16);
-            let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else {
-                return Err(D::Error::custom("an id has hexadecimal digits only"));
-            };
+            let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else { return Err(wrong()) };
             *byte = (high * 16 + low) as u8;
         }
         Ok(Self(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -15,18 +15,19 @@ use crate::wire::{ErrorCode, Id, Resume, Role, Status};
 
 pub(super) mod flow;
 pub(super) mod memory_loss;
+pub(super) mod redis_server;
 pub(super) mod seats;
 
-/// Makes the suite for the stores that `$make: async fn(Options, Instant) -> impl Exchange` makes.
+/// Makes the suite for the stores that `$make`, an `AsyncFn(Options, Instant) -> impl Exchange`, makes.
 macro_rules! suite {
-    ($make:path; $($module:ident :: $test:ident),+ $(,)?) => {
+    ($make:expr; $($module:ident :: $test:ident),+ $(,)?) => {
         $(#[tokio::test]
         async fn $test() {
             let now = std::time::Instant::now();
-            super::super::tests::$module::$test($make, now).await;
+            $crate::exchange::tests::$module::$test($make, now).await;
         })+
     };
-    ($make:path) => {
+    ($make:expr) => {
         $crate::exchange::tests::suite!($make;
             seats::a_join_pairs_with_a_fresh_channel,
             seats::a_third_party_is_refused_like_a_stranger,
@@ -82,19 +83,24 @@ fn source(n: u8) -> Source {
 }
 
 /// A caller of this source.
-fn caller(n: u8) -> Caller {
+pub(super) fn caller(n: u8) -> Caller {
     Caller { source: source(n), bell: Arc::default() }
 }
 
+/// A frame of this many bytes.
+pub(super) fn frame(len: usize) -> Bytes {
+    Bytes::from(vec![7; len])
+}
+
 /// Whether the bell rang since the last look.
-fn rang(bell: &Bell) -> bool {
+pub(super) fn rang(bell: &Bell) -> bool {
     bell.poll_rung(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 /// One seat, as a client and its socket know it.
-struct End<E: Exchange> {
-    hold: E::Hold,
-    bell: Arc<Bell>,
+pub(super) struct End<E: Exchange> {
+    pub(super) hold: E::Hold,
+    pub(super) bell: Arc<Bell>,
     role: Role,
     seat: Id,
     boot: Id,
@@ -110,7 +116,7 @@ impl<E: Exchange> End<E> {
     }
 
     /// Takes the seat back with another socket; returns the hold of the earlier one.
-    async fn resume(&mut self, store: &E, channel: Id, n: u8, now: Instant) -> E::Hold {
+    pub(super) async fn resume(&mut self, store: &E, channel: Id, n: u8, now: Instant) -> E::Hold {
         let caller = caller(n);
         let seated = store.resume(&self.claim(channel), caller.clone(), now).await.expect("resumed");
         self.bell = caller.bell;
@@ -118,16 +124,16 @@ impl<E: Exchange> End<E> {
     }
 
     /// Pushes a frame that must be taken.
-    async fn push(&self, store: &E, frame: impl Into<Bytes>, now: Instant) {
+    pub(super) async fn push(&self, store: &E, frame: impl Into<Bytes>, now: Instant) {
         assert_eq!(store.push(&self.hold, frame.into(), now).await, Ok(Pushed::Taken));
     }
 
-    async fn pop(&self, store: &E, written: usize, now: Instant) -> Due {
+    pub(super) async fn pop(&self, store: &E, written: usize, now: Instant) -> Due {
         store.pop(&self.hold, written, now).await.expect("seated")
     }
 
     /// Pops and writes until nothing is due; returns all frames.
-    async fn drain(&self, store: &E, now: Instant) -> Vec<Bytes> {
+    pub(super) async fn drain(&self, store: &E, now: Instant) -> Vec<Bytes> {
         let mut all = Vec::new();
         let mut written = 0;
         loop {
@@ -142,7 +148,7 @@ impl<E: Exchange> End<E> {
 }
 
 /// A host at a fresh nameplate.
-async fn host<E: Exchange>(store: &E, n: u8, now: Instant) -> (End<E>, String) {
+pub(super) async fn host<E: Exchange>(store: &E, n: u8, now: Instant) -> (End<E>, String) {
     let caller = caller(n);
     let seated = store.allocate(caller.clone(), now).await.expect("allocated");
     let nameplate = seated.nameplate.expect("a nameplate").to_string();
@@ -150,14 +156,14 @@ async fn host<E: Exchange>(store: &E, n: u8, now: Instant) -> (End<E>, String) {
 }
 
 /// A peer at a nameplate.
-async fn peer<E: Exchange>(store: &E, nameplate: &str, n: u8, now: Instant) -> End<E> {
+pub(super) async fn peer<E: Exchange>(store: &E, nameplate: &str, n: u8, now: Instant) -> End<E> {
     let caller = caller(n);
     let seated = store.join(nameplate, caller.clone(), now).await.expect("joined");
     End::new(Role::Peer, seated, &caller, store.boot())
 }
 
 /// Two paired ends that know it: host of source 1, peer of source 2.
-async fn pair<E: Exchange>(store: &E, now: Instant) -> (End<E>, End<E>, Id) {
+pub(super) async fn pair<E: Exchange>(store: &E, now: Instant) -> (End<E>, End<E>, Id) {
     let (host, nameplate) = host(store, 1, now).await;
     let peer = peer(store, &nameplate, 2, now).await;
     let channel = paired(&host.pop(store, 0, now).await);
@@ -166,7 +172,7 @@ async fn pair<E: Exchange>(store: &E, now: Instant) -> (End<E>, End<E>, Id) {
 }
 
 /// The channel of the one status `paired`.
-fn paired(due: &Due) -> Id {
+pub(super) fn paired(due: &Due) -> Id {
     match due.statuses.first() {
         Some(Status::Paired { channel, .. }) => *channel,
         other => panic!("not paired: {other:?}"),

@@ -16,10 +16,10 @@ const MIN_DIGITS: u32 = 4;
 /// ... and at most this many: 900 million of them are never a tenth in use.
 const MAX_DIGITS: u32 = 9;
 /// A number that ended is not given out again for this long ...
-const RETIRED_FOR: Duration = Duration::from_secs(60 * 60);
+pub const RETIRED_FOR: Duration = Duration::from_secs(60 * 60);
 /// ... as far as the latest this many are concerned: a ninth of the four-digit numbers, so that those who allocate and
 /// leave in a loop neither fill memory nor lengthen the numbers of others.
-const RETIRED_MAX: usize = 1_000;
+pub const RETIRED_MAX: usize = 1_000;
 /// Draws before giving up. At most a tenth is taken and a ninth retired: 64 misses in a row have odds below 2^-140.
 const DRAWS: usize = 64;
 

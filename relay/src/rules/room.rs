@@ -11,7 +11,7 @@ pub const FRAME_OVERHEAD: usize = 64;
 /// One source may hold one part in this many of the budget.
 pub const SOURCE_PARTS: usize = 8;
 /// One part in this many of the budget is for frames that go straight to a present, writable socket.
-const STRAIGHT_PARTS: usize = 4;
+pub const STRAIGHT_PARTS: usize = 4;
 
 /// The bounds of one relay, in bytes.
 #[derive(Debug, Clone, Copy)]

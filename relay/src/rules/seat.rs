@@ -33,6 +33,17 @@ impl SeatHash {
         Self(Sha256::digest(seat.as_bytes()).into())
     }
 
+    /// As 64 hexadecimal digits, for a store outside this process.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        use std::fmt::Write as _;
+        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
     /// Whether both are of the same seat, in constant time.
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {

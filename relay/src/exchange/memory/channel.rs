@@ -8,15 +8,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::exchange::{Bell, Caller, Due, Ended};
+use crate::exchange::{Bell, Caller, Due, Ended, POP_BYTES, POP_FRAMES};
 use crate::rules::{ChannelRate, Draw, FRAME_OVERHEAD, Nameplate, SeatHash, Source};
 use crate::wire::{Id, Role, Status};
-
-/// A socket is handed frames of this many bytes at a time, or one: as many as share a write. A socket that breaks tells
-/// what it wrote in whole batches, so this is also what may come twice, beside one longer frame.
-const POP_BYTES: usize = 64 << 10;
-/// ... and of this many frames.
-const POP_FRAMES: usize = 64;
 
 /// The other end, as a seat sees it or was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,11 +5,9 @@
 use std::collections::VecDeque;
 
 use super::channel::{Queue, cost};
+use crate::exchange::WOKEN_AT_ONCE;
 use crate::rules::{Ask, Room, Source, Sources, Verdict};
 use crate::wire::Role;
-
-/// Senders that are woken when memory is freed. Who still does not fit waits again behind the others.
-const WOKEN_AT_ONCE: usize = 16;
 
 /// The memory of all queues and what each source uses.
 #[derive(Debug)]

@@ -13,11 +13,11 @@ use super::channel::{Channel, Presence, Seat};
 use super::ledger::Ledger;
 use crate::exchange::{Caller, Due, Ended, Pushed};
 use crate::options::Options;
-use crate::rules::{self, ChannelRate, Nameplate, Nameplates, Room, SeatHash, Source, Sources, Verdict};
+use crate::rules::{
+    self, ChannelRate, MAX_CHANNELS, Nameplate, Nameplates, Room, SeatHash, Source, Sources, Verdict,
+};
 use crate::wire::{ErrorCode, Id, Mood, Resume, Role};
 
-/// Channels at a time, present or not: about 64 MiB of bookkeeping.
-const MAX_CHANNELS: usize = 65_536;
 /// Tombstones at a time: one for each channel that was re-created and ended, within `idle` of the start; 4 MiB. Beyond
 /// it nothing is re-created any more, so nothing that ended can rise again.
 const MAX_TOMBSTONES: usize = 65_536;

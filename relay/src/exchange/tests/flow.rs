@@ -12,10 +12,6 @@ fn unlimited() -> Options {
     Options { memory_per_source: Options::default().memory_per_source, ..Options::local() }
 }
 
-fn frame(len: usize) -> Bytes {
-    Bytes::from(vec![7; len])
-}
-
 pub(in crate::exchange) async fn frames_arrive_in_order<E: Exchange>(
     make: impl AsyncFn(Options, Instant) -> E,
     now: Instant,

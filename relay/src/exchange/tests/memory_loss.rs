@@ -61,12 +61,13 @@ pub(in crate::exchange) async fn too_late_is_not_made_again<E: Exchange>(
     now: Instant,
 ) {
     let store = make(Options::default(), now).await;
-    let late = now + secs(3600);
+    // The store is made after `now`, by a little.
+    let late = now + secs(3601);
     assert_eq!(
         refused(store.resume(&claim(Role::Host, 1), caller(1), late).await),
         ErrorCode::UnableToResume
     );
-    let early = late - secs(1);
+    let early = late - secs(2);
     store.resume(&claim(Role::Host, 1), caller(1), early).await.expect("made again");
     store.resume(&claim(Role::Peer, 2), caller(2), late).await.expect("its other end may come later");
 }
