@@ -1,14 +1,16 @@
 //! The byte stream below a websocket.
 //!
 //! Owns what the websocket's codec cannot do: counts bytes, so that silence is told from a long frame on its way; stops
-//! reading at a limit in the middle of a message; and is not closed when the codec is dropped but comes home, so that a
-//! close that was sent is not overtaken by a reset. Knows no frames.
+//! reading at a limit in the middle of a message; reads much at once for a codec that keeps a small buffer, since ten
+//! thousand of those are idle; and is not closed when the codec is dropped but comes home, so that a close that was sent
+//! is not overtaken by a reset. Knows no frames.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::oneshot;
@@ -16,13 +18,19 @@ use tokio::time::{Instant, timeout_at};
 
 /// Bytes read and dropped at once after a close.
 const DRAIN: usize = 16 * 1024;
+/// Bytes read at once.
+pub(crate) const READ_AHEAD: usize = 64 * 1024;
+/// Buffers that a thread keeps for the next connection that has something to read.
+const SPARE: usize = 4;
 
 /// What the carrier and whoever reads messages from it tell each other.
 #[derive(Debug)]
 pub(crate) struct Meter {
     /// Bytes received since the connection was accepted.
     received: AtomicU64,
-    /// Once this many were received, nothing more is read.
+    /// How many of those were handed on.
+    handed: AtomicU64,
+    /// Once this many were handed on, nothing more is.
     limit: AtomicU64,
     /// A close was sent: until then the client may answer it.
     farewell: OnceLock<Instant>,
@@ -37,7 +45,7 @@ impl Meter {
     /// Lets this many more bytes in from here on, at least one read's worth. Whoever was told that the carrier
     /// [is full](Self::is_full) polls it again by itself: it wakes nobody.
     pub fn allow(&self, bytes: u64) {
-        self.limit.store(self.received().saturating_add(bytes), Ordering::Relaxed);
+        self.limit.store(self.handed.load(Ordering::Relaxed).saturating_add(bytes), Ordering::Relaxed);
     }
 
     /// Lets this many bytes in beyond what is allowed already.
@@ -47,7 +55,7 @@ impl Meter {
 
     /// Nothing is read because of the limit.
     pub fn is_full(&self) -> bool {
-        self.received() >= self.limit.load(Ordering::Relaxed)
+        self.handed.load(Ordering::Relaxed) >= self.limit.load(Ordering::Relaxed)
     }
 
     /// A close is being sent; the client has until `deadline` to take and answer it.
@@ -62,6 +70,8 @@ impl Meter {
 pub(crate) struct Carrier<IO> {
     /// There until it is dropped.
     io: Option<IO>,
+    /// What was read and not handed on; nothing while the connection is idle.
+    ahead: Option<Ahead>,
     meter: Arc<Meter>,
     home: Option<oneshot::Sender<IO>>,
 }
@@ -79,10 +89,11 @@ impl<IO> Carrier<IO> {
         let (home, back) = oneshot::channel();
         let meter = Arc::new(Meter {
             received: AtomicU64::new(0),
+            handed: AtomicU64::new(0),
             limit: AtomicU64::new(u64::MAX),
             farewell: OnceLock::new(),
         });
-        let carrier = Self { io: Some(io), meter: meter.clone(), home: Some(home) };
+        let carrier = Self { io: Some(io), ahead: None, meter: meter.clone(), home: Some(home) };
         (carrier, meter.clone(), Home { meter, back })
     }
 
@@ -124,6 +135,62 @@ async fn drain<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO) {
     while io.read(&mut dropped).await.is_ok_and(|count| count > 0) {}
 }
 
+/// A buffer with bytes that nobody has taken yet.
+#[derive(Debug)]
+struct Ahead {
+    buffer: Box<[u8]>,
+    /// Where they are in it.
+    from: usize,
+    to: usize,
+}
+
+thread_local! {
+    /// Buffers of connections of this thread that have nothing to read just now.
+    static SPARES: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Ahead {
+    /// An empty one.
+    fn new() -> Self {
+        let spare = SPARES.with_borrow_mut(Vec::pop);
+        let buffer = spare.unwrap_or_else(|| vec![0; READ_AHEAD].into_boxed_slice());
+        Self { buffer, from: 0, to: 0 }
+    }
+
+    /// Reads into it; how many bytes.
+    fn poll_fill<IO: AsyncRead>(
+        &mut self,
+        io: Pin<&mut IO>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(&mut self.buffer);
+        ready!(io.poll_read(cx, &mut buf))?;
+        (self.from, self.to) = (0, buf.filled().len());
+        Poll::Ready(Ok(self.to))
+    }
+
+    /// Hands on what fits; how many bytes.
+    fn hand_on(&mut self, buf: &mut ReadBuf<'_>) -> usize {
+        let count = buf.remaining().min(self.to - self.from);
+        buf.put_slice(&self.buffer[self.from..self.from + count]);
+        self.from += count;
+        count
+    }
+
+    fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
+
+    /// Another connection may use the buffer.
+    fn spare(self) {
+        SPARES.with_borrow_mut(|spares| {
+            if spares.len() < SPARE {
+                spares.push(self.buffer);
+            }
+        });
+    }
+}
+
 impl<IO: AsyncRead + Unpin> AsyncRead for Carrier<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -133,11 +200,27 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Carrier<IO> {
         if self.meter.is_full() {
             return Poll::Pending;
         }
-        let before = buf.filled().len();
-        let read = self.io()?.poll_read(cx, buf);
-        let count = buf.filled().len() - before;
-        self.meter.received.fetch_add(count as u64, Ordering::Relaxed);
-        read
+        let mut ahead = self.ahead.take().unwrap_or_else(Ahead::new);
+        if ahead.is_empty() {
+            match ahead.poll_fill(self.io()?, cx) {
+                Poll::Ready(Ok(count)) => {
+                    self.meter.received.fetch_add(count as u64, Ordering::Relaxed);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    ahead.spare();
+                    return Poll::Pending;
+                }
+            }
+        }
+        let count = ahead.hand_on(buf);
+        self.meter.handed.fetch_add(count as u64, Ordering::Relaxed);
+        if ahead.is_empty() {
+            ahead.spare();
+        } else {
+            self.ahead = Some(ahead);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

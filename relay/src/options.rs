@@ -22,8 +22,8 @@ pub const CHANNELS_PER_SOURCE: usize = 100;
 pub const FAILED_JOINS_PER_MINUTE: u64 = 5;
 /// Bytes that all queues hold together.
 pub const MEMORY: usize = 512 << 20;
-/// Connections at a time. Each has buffers beyond the memory of the queues: two of 64 KiB at rest, and three of 1 MiB + 128
-/// KiB once it has moved frames of that length. Longer frames are bounded by `places`.
+/// Connections at a time. Each has buffers beyond the memory of the queues: about 8 KiB at rest, two of 64 KiB while bytes
+/// wait, and three of 1 MiB + 128 KiB once it has moved frames of that length. Longer frames are bounded by `places`.
 pub const MAX_CONNECTIONS: usize = 4096;
 /// Shortest `max_frame`: a client of protocol 2 needs 64 KiB.
 pub const LEAST_MAX_FRAME: usize = 64 << 10;

@@ -244,7 +244,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (carrier, meter, home) = Carrier::new(io);
-    serve_http(carrier, Connection { source, meter }, &server).await;
+    // Boxed: its memory is given back once the connection is a websocket.
+    Box::pin(serve_http(carrier, Connection { source, meter }, &server)).await;
     home.close().await;
     drop(permit);
 }

@@ -22,8 +22,8 @@ use crate::places::{Place, Places, SHORT};
 use crate::rules::Source;
 use crate::wire::MAX_CONTROL;
 
-/// Bytes read at once, and a connection's standing buffer.
-const READ_BUFFER: usize = 64 << 10;
+/// A connection's standing buffer, and what it takes from the [carrier](crate::carrier) at once.
+const READ_BUFFER: usize = 1 << 10;
 /// Bytes that gather before they are written: small frames share a system call, longer ones go out at once.
 const WRITE_BUFFER: usize = 64 << 10;
 /// Pings that are answered while a client does not take what is written to it. After these it is not read any more.
@@ -38,8 +38,8 @@ const PING_HEAD: u64 = 6;
 const BESIDE: usize = WRITE_BUFFER + MAX_PINGS as usize * (HEAD + MAX_PING) + MAX_CONTROL + HEAD;
 /// Bytes that may come in before the first message is complete: the longest control text, its head, and pings.
 const BEFORE_HELLO: u64 = 2 * MAX_CONTROL as u64;
-/// A frame below this length is copied out of the buffer it was read into, which has 64 KiB at least: otherwise one byte
-/// that waits would hold all of it. A longer one makes up half of its buffer.
+/// A frame below this length is copied out of the buffer it was read into, which is as large as the standing one at
+/// least: otherwise one byte that waits would hold all of it. A longer one makes up half of its buffer.
 const COPIED: usize = READ_BUFFER / 2;
 /// What was said last and the close may take this long to be written and answered.
 const CLOSING: Duration = Duration::from_secs(2);
