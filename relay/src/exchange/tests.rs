@@ -15,6 +15,7 @@ use crate::wire::{ErrorCode, Id, Resume, Role, Status};
 
 pub(super) mod flow;
 pub(super) mod memory_loss;
+#[path = "../../tests/common/redis_server.rs"]
 pub(super) mod redis_server;
 pub(super) mod seats;
 

@@ -1,4 +1,5 @@
 //! A `redis-server` of a test's own.
+#![allow(dead_code, reason = "each suite uses its part")]
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -7,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 /// A server on a free port, gone when dropped.
-pub(in crate::exchange) struct RedisServer {
+pub struct RedisServer {
     child: Child,
     port: u16,
     dir: TempDir,
