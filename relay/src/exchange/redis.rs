@@ -299,7 +299,7 @@ impl Exchange for Redis {
         Ok(Pushed::Taken)
     }
 
-    async fn pop(&self, hold: &Hold, written: usize, now: Instant) -> Result<Due, Ended> {
+    async fn pop(&self, hold: &Hold, mut written: usize, now: Instant) -> Result<Due, Ended> {
         let inner = &self.inner;
         let mut bulk = hold.handed().bulk;
         loop {
@@ -316,9 +316,7 @@ impl Exchange for Redis {
             given.drain(..written.min(given.len()));
             return Ok(match due {
                 None => {
-                    drop(handed);
-                    bulk = true;
-                    hold.handed().bulk = true;
+                    (bulk, written) = (true, 0);
                     continue;
                 }
                 Some((due, new)) => {

@@ -305,13 +305,20 @@ impl Way {
                     tell.send_replace(Some(live));
                     // Whatever they missed: they look, and who was seated by another memory is told so.
                     self.bells.ring_all();
-                    pause = LEAST_PAUSE;
+                    let since = Instant::now();
                     let why = tokio::select! {
                         why = self.listen(listening) => why,
                         () = self.broken.notified() => "it does not answer as it should".to_owned(),
                     };
                     tell.send_replace(None);
                     tracing::warn!(why, "Redis is away; channels wait for it");
+                    if since.elapsed() > MOST_PAUSE {
+                        pause = LEAST_PAUSE;
+                    } else {
+                        // It lets us in and then does not do what it is asked: not as fast as it can refuse.
+                        sleep(pause).await;
+                        pause = (2 * pause).min(MOST_PAUSE);
+                    }
                     why
                 }
                 None => String::new(),
