@@ -67,7 +67,7 @@ needs: ## Install what the tests run besides Rust (Debian packages as root; thos
 	}
 
 soak: needs ## Run the long tests: many gigabytes, several minutes
-	$(CARGO) test --release --test program --locked -- --ignored --nocapture
+	$(CARGO) test --release --test program --test relays --locked -- --ignored --nocapture
 
 test-posix: ## fsx and pjdfstest against a mounted outbox/ (Linux, root; builds both from crates.io)
 	$(CARGO) build --release --locked
