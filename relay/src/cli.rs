@@ -2,12 +2,16 @@
 //!
 //! Owns flags, their environment variables and how sizes and spans are written. Prints nothing.
 
+mod edge;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+pub use self::edge::EdgeArgs;
+use crate::edge::{Edge, EdgeError};
 use crate::exchange::Exchange;
 use crate::exchange::redis::{Redis, RedisError};
 use crate::options::{self, Options, OptionsError};
@@ -61,6 +65,17 @@ pub struct RelayArgs {
         env = "AGENT_WORMHOLE_RELAY_REDIS_PREFIX"
     )]
     pub redis_prefix: String,
+    /// Connections at a time
+    #[arg(long, value_name = "N", default_value_t = options::MAX_CONNECTIONS,
+          env = "AGENT_WORMHOLE_RELAY_MAX_CONNECTIONS")]
+    pub max_connections: usize,
+    /// Connections of one source at a time; 0 is unlimited
+    #[arg(long, value_name = "N", default_value_t = options::CONNECTIONS_PER_SOURCE,
+          env = "AGENT_WORMHOLE_RELAY_CONNECTIONS_PER_SOURCE")]
+    pub connections_per_source: usize,
+    /// Who gets in
+    #[command(flatten)]
+    pub edge: EdgeArgs,
 }
 
 /// Why a relay does not run.
@@ -72,6 +87,9 @@ pub enum RunError {
     /// Redis cannot be used.
     #[error(transparent)]
     Redis(#[from] RedisError),
+    /// What the edge needs is not there, or cannot be used.
+    #[error(transparent)]
+    Edge(#[from] EdgeError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}; choose another with --listen")]
     Listen {
@@ -92,6 +110,8 @@ impl RelayArgs {
             idle: self.idle,
             channels_per_source: self.channels_per_source,
             failed_joins_per_minute: self.failed_joins_per_minute,
+            max_connections: self.max_connections,
+            connections_per_source: self.connections_per_source,
             ..Options::default()
         }
         .with_memory(self.memory, self.max_frame)
@@ -108,11 +128,12 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let options = args.options();
+    let edge = Edge::new(args.edge.options())?;
     match &args.redis {
-        None => serve(Server::new(options)?, &args, listening, shutdown).await,
+        None => serve(Server::new(options)?.behind(edge), &args, listening, shutdown).await,
         Some(url) => {
             let store = Redis::open(url, &args.redis_prefix, &options).await?;
-            serve(Server::with(options, store)?, &args, listening, shutdown).await
+            serve(Server::with(options, store)?.behind(edge), &args, listening, shutdown).await
         }
     }
 }

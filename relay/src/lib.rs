@@ -1,6 +1,6 @@
 //! The blind relay: pairs two ends that hold the same nameplate and moves opaque frames between them.
 //!
-//! A connection becomes a websocket in [`server`], says hello and lives in `socket`; what it may do is decided by
+//! A connection passes the [`edge`], becomes a websocket in [`server`], says hello and lives in `socket`; what it may do is decided by
 //! [`rules`], where its frames wait is an [`exchange`]. `wire` holds the messages that client and server share and is
 //! all there is without the `server` feature.
 
@@ -8,6 +8,8 @@
 mod carrier;
 #[cfg(feature = "server")]
 pub mod cli;
+#[cfg(feature = "server")]
+pub mod edge;
 #[cfg(feature = "server")]
 pub mod exchange;
 #[cfg(feature = "server")]

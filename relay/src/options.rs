@@ -22,9 +22,13 @@ pub const CHANNELS_PER_SOURCE: usize = 100;
 pub const FAILED_JOINS_PER_MINUTE: u64 = 5;
 /// Bytes that all queues hold together.
 pub const MEMORY: usize = 512 << 20;
-/// Connections at a time. Each has buffers beyond the memory of the queues: about 8 KiB at rest, two of 64 KiB while bytes
-/// wait, and three of 1 MiB + 128 KiB once it has moved frames of that length. Longer frames are bounded by `places`.
+/// Connections at a time. Each has buffers beyond the memory of the queues: about 8 KiB at rest (more with TLS), two of 64
+/// KiB while bytes wait, and three of 1 MiB + 128 KiB once it has moved frames of that length. Longer frames are bounded by
+/// `places`.
 pub const MAX_CONNECTIONS: usize = 4096;
+/// Connections of one source at a time: the hundred channels that it may have with both ends behind its address, those
+/// of as many that were allocated elsewhere, and some that come and go.
+pub const CONNECTIONS_PER_SOURCE: usize = 512;
 /// Shortest `max_frame`: a client of protocol 2 needs 64 KiB.
 pub const LEAST_MAX_FRAME: usize = 64 << 10;
 /// How long a channel of the local relay may be without a frame.
@@ -53,6 +57,8 @@ pub struct Options {
     pub memory_per_source: usize,
     /// Connections at a time.
     pub max_connections: usize,
+    /// Connections of one source at a time; 0 is unlimited.
+    pub connections_per_source: usize,
 }
 
 impl Default for Options {
@@ -68,6 +74,7 @@ impl Default for Options {
             memory: MEMORY,
             memory_per_source: share(MEMORY, MAX_FRAME),
             max_connections: MAX_CONNECTIONS,
+            connections_per_source: CONNECTIONS_PER_SOURCE,
         }
     }
 }
@@ -91,6 +98,9 @@ pub enum OptionsError {
     /// Channels would end at once.
     #[error("channels that may be idle for less than a second end at once")]
     NoIdle,
+    /// Nobody would be served.
+    #[error("a relay that may have no connection serves nobody; allow at least 2")]
+    NoConnections,
 }
 
 impl Options {
@@ -105,6 +115,7 @@ impl Options {
             channels_per_source: 0,
             failed_joins_per_minute: 0,
             memory_per_source: MEMORY,
+            connections_per_source: 0,
             ..Self::default()
         }
     }
@@ -130,6 +141,9 @@ impl Options {
         }
         if self.idle < Duration::from_secs(1) {
             return Err(OptionsError::NoIdle);
+        }
+        if self.max_connections == 0 {
+            return Err(OptionsError::NoConnections);
         }
         Ok(())
     }
@@ -160,6 +174,7 @@ mod tests {
         assert!(matches!(small.check(), Err(OptionsError::MemoryTooSmall { .. })));
         let tight = Options::default().with_memory(20 << 20, 10 << 20);
         assert_eq!(tight.check(), Ok(()));
-        assert_eq!(Options { idle: Duration::ZERO, ..tight }.check(), Err(OptionsError::NoIdle));
+        assert_eq!(Options { idle: Duration::ZERO, ..tight.clone() }.check(), Err(OptionsError::NoIdle));
+        assert_eq!(Options { max_connections: 0, ..tight }.check(), Err(OptionsError::NoConnections));
     }
 }

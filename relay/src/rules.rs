@@ -4,6 +4,7 @@
 //! rule is tested on virtual time. Knows nothing of sockets, stores or locks.
 
 mod bucket;
+mod guesses;
 mod nameplate;
 mod room;
 mod seat;
@@ -12,6 +13,7 @@ mod source;
 use std::time::{Duration, Instant};
 
 pub use bucket::{Bucket, ChannelRate, Draw};
+pub use guesses::Guesses;
 pub use nameplate::{Nameplate, Nameplates, RETIRED_FOR, RETIRED_MAX};
 pub use room::{Ask, FRAME_OVERHEAD, QUEUE, Room, SOURCE_PARTS, STRAIGHT_PARTS, Verdict};
 pub use seat::{SeatHash, fresh_id, tombstone};

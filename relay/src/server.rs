@@ -13,7 +13,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Extension, State};
 use axum::http::header::{self, HeaderValue};
-use axum::http::{Request, StatusCode};
+use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use axum::{Error, Router};
@@ -25,14 +25,16 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use crate::carrier::{Carrier, Meter};
+use crate::edge::{ARRIVAL, Denied, Edge, Guest, Origin, Tls, Visits};
 use crate::exchange::memory::Memory;
 use crate::exchange::{Bell, Exchange};
 use crate::options::{Options, OptionsError};
 use crate::places::Places;
-use crate::rules::Source;
+use crate::rules::{Guesses, Source};
 use crate::socket;
 use crate::websocket::{Websocket, configure};
 
@@ -56,6 +58,9 @@ pub(crate) struct Shared<E> {
     pub reading: Arc<Places>,
     /// Places of connections that write long frames.
     pub writing: Arc<Places>,
+    /// Nameplates at which joins fail. Of this process only, also where many share a store: it is a brake, not a count
+    /// that anything depends on.
+    guesses: Mutex<Guesses>,
     /// The relay stops: every bell is rung once after this is set.
     pub stopping: AtomicBool,
     /// The sockets' bells.
@@ -73,6 +78,11 @@ impl<E> Shared<E> {
             bell.ring();
         }
         Registered { shared: self, number, bell }
+    }
+
+    /// Joins at nameplates that fail.
+    pub fn guesses(&self) -> MutexGuard<'_, Guesses> {
+        self.guesses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stop(&self) {
@@ -107,11 +117,21 @@ pub struct Server<E = Memory> {
     router: Router,
     /// One permit for each connection.
     room: Arc<Semaphore>,
+    /// Who gets in.
+    edge: Arc<Edge>,
+    /// The connections of each source.
+    visits: Arc<Visits>,
 }
 
 impl<E> Clone for Server<E> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), router: self.router.clone(), room: self.room.clone() }
+        Self {
+            shared: self.shared.clone(),
+            router: self.router.clone(),
+            room: self.room.clone(),
+            edge: self.edge.clone(),
+            visits: self.visits.clone(),
+        }
     }
 }
 
@@ -134,16 +154,24 @@ impl<E: Exchange> Server<E> {
     pub fn with(options: Options, exchange: E) -> Result<Self, OptionsError> {
         options.check()?;
         let room = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
+        let visits = Arc::new(Visits::new(options.connections_per_source));
         let shared = Arc::new(Shared {
             reading: Arc::new(Places::new(&options)),
             writing: Arc::new(Places::new(&options)),
             options,
             exchange,
+            guesses: Mutex::default(),
             stopping: AtomicBool::new(false),
             bells: Mutex::default(),
             serial: AtomicU64::new(0),
         });
-        Ok(Self { router: router(shared.clone()), shared, room })
+        Ok(Self { router: router(shared.clone()), shared, room, edge: Arc::default(), visits })
+    }
+
+    /// The same relay with this edge. Without one it speaks plain TCP, trusts no proxy and serves everybody.
+    #[must_use]
+    pub fn behind(self, edge: Edge) -> Self {
+        Self { edge: Arc::new(edge), ..self }
     }
 
     /// Serves a listener until `shutdown` is ready. Then stops accepting, tells every socket `going_away`, closes it
@@ -156,14 +184,20 @@ impl<E: Exchange> Server<E> {
 
     /// Serves one connection that was accepted elsewhere, from its first byte; returns at once.
     ///
-    /// It is dropped unanswered if the relay has all the connections that it may have.
-    pub fn serve_connection<IO>(&self, io: IO, source: Source)
+    /// It is dropped unanswered if the relay has all the connections that it may have, or if it comes from a network that
+    /// is not served.
+    pub fn serve_connection<IO>(&self, io: IO, origin: impl Into<Origin>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let origin = origin.into();
+        if !self.edge.may_knock(origin) {
+            tracing::debug!("a connection is refused: its address is not served");
+            return;
+        }
         match self.room.clone().try_acquire_owned() {
             Ok(permit) => {
-                tokio::spawn(connection(io, source, self.clone(), permit));
+                tokio::spawn(connection(io, origin, self.clone(), permit));
             }
             Err(_) => tracing::warn!("a connection is refused: the relay has all that it may have"),
         }
@@ -179,6 +213,18 @@ impl<E: Exchange> Server<E> {
         self.room.close();
     }
 
+    /// Forgets what expired and looks at files that may have changed.
+    async fn sweep(&self) {
+        let now = Instant::now().into_std();
+        if self.edge.is_watching() {
+            let edge = self.edge.clone();
+            // Nobody waits for it: a disk may take its time.
+            drop(spawn_blocking(move || edge.refresh()));
+        }
+        self.shared.guesses().sweep(now);
+        self.shared.exchange.sweep(now).await;
+    }
+
     async fn accept_until<L: Listener>(&self, listener: &L, shutdown: impl Future<Output = ()>) {
         let mut sweep = interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -186,9 +232,9 @@ impl<E: Exchange> Server<E> {
         loop {
             tokio::select! {
                 () = &mut shutdown => return,
-                _ = sweep.tick() => self.shared.exchange.sweep(Instant::now().into_std()).await,
-                accepted = listener.accept_source() => match accepted {
-                    Ok((io, Some(source))) => self.serve_connection(io, source),
+                _ = sweep.tick() => self.sweep().await,
+                accepted = listener.accept_origin() => match accepted {
+                    Ok((io, Some(origin))) => self.serve_connection(io, origin),
                     Ok((_, None)) => tracing::warn!("a connection of another user is refused"),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept");
@@ -205,14 +251,14 @@ pub trait Listener: Send + Sync {
     /// One connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next connection and what its limits count for; `None` for one that must not be served.
-    fn accept_source(&self) -> impl Future<Output = io::Result<(Self::Io, Option<Source>)>> + Send;
+    /// The next connection and where it comes from; `None` for one that must not be served.
+    fn accept_origin(&self) -> impl Future<Output = io::Result<(Self::Io, Option<Origin>)>> + Send;
 }
 
 impl Listener for TcpListener {
     type Io = TcpStream;
 
-    async fn accept_source(&self) -> io::Result<(TcpStream, Option<Source>)> {
+    async fn accept_origin(&self) -> io::Result<(TcpStream, Option<Origin>)> {
         let (stream, address) = self.accept().await?;
         // A small frame must not wait for the acknowledgement of the one before it.
         stream.set_nodelay(true)?;
@@ -224,30 +270,76 @@ impl Listener for TcpListener {
 impl Listener for UnixListener {
     type Io = UnixStream;
 
-    async fn accept_source(&self) -> io::Result<(UnixStream, Option<Source>)> {
+    async fn accept_origin(&self) -> io::Result<(UnixStream, Option<Origin>)> {
         let (stream, _) = self.accept().await?;
         let ours = stream.peer_cred()?.uid() == rustix::process::geteuid().as_raw();
-        Ok((stream, ours.then_some(Source::Local)))
+        Ok((stream, ours.then_some(Source::Local.into())))
     }
 }
 
 /// What a request has to know of its connection.
 #[derive(Debug, Clone)]
 struct Connection {
-    source: Source,
+    guest: Arc<Guest>,
     meter: Arc<Meter>,
 }
 
-/// One connection, to its very end: HTTP until it is upgraded or answered, then perhaps a websocket.
-async fn connection<IO, E: Exchange>(io: IO, source: Source, server: Server<E>, permit: OwnedSemaphorePermit)
+/// One connection, to its very end: what the edge wants, HTTP until it is upgraded or answered, then perhaps a websocket.
+async fn connection<IO, E: Exchange>(
+    mut io: IO,
+    origin: Origin,
+    server: Server<E>,
+    permit: OwnedSemaphorePermit,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let by = Instant::now() + ARRIVAL;
+    let arriving = async {
+        let origin = server.edge.origin(&mut io, origin).await?;
+        Guest::new(server.edge.clone(), server.visits.clone(), origin).map_err(io::Error::other)
+    };
+    let Some(guest) = in_time(&server.shared, by, arriving).await.map(Arc::new) else { return };
+    match server.edge.tls() {
+        None => talk(io, &guest, &server).await,
+        // Boxed: one that is not encrypted does not pay for it.
+        Some(tls) => Box::pin(encrypted(io, tls, by, &guest, &server)).await,
+    }
+    drop((guest, permit));
+}
+
+/// One connection from the handshake of TLS on.
+async fn encrypted<IO, E: Exchange>(io: IO, tls: &Tls, by: Instant, guest: &Arc<Guest>, server: &Server<E>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if let Some(io) = in_time(&server.shared, by, tls.accept(io)).await {
+        talk(io, guest, server).await;
+    }
+}
+
+/// What comes before a request, if it comes before `by` and the relay goes on.
+async fn in_time<T, E>(
+    shared: &Shared<E>,
+    by: Instant,
+    step: impl Future<Output = io::Result<T>>,
+) -> Option<T> {
+    let registered = shared.register();
+    let done = tokio::select! {
+        done = timeout_at(by, step) => done.unwrap_or_else(|late| Err(late.into())),
+        () = poll_fn(|cx| registered.bell.poll_rung(cx)) => return None,
+    };
+    done.inspect_err(|error| tracing::debug!(%error, "a connection ends before its request")).ok()
+}
+
+/// One connection from its request on.
+async fn talk<IO, E: Exchange>(io: IO, guest: &Arc<Guest>, server: &Server<E>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (carrier, meter, home) = Carrier::new(io);
     // Boxed: its memory is given back once the connection is a websocket.
-    Box::pin(serve_http(carrier, Connection { source, meter }, &server)).await;
+    Box::pin(serve_http(carrier, Connection { guest: guest.clone(), meter }, server)).await;
     home.close().await;
-    drop(permit);
 }
 
 /// Ends with the answer, with the upgrade, or because the relay stops.
@@ -291,9 +383,14 @@ async fn ready<E: Exchange>(State(shared): State<Arc<Shared<E>>>) -> Response {
 /// Answers a request for a websocket, which goes on in a task of its own.
 async fn upgrade<E: Exchange>(
     State(shared): State<Arc<Shared<E>>>,
-    Extension(Connection { source, meter }): Extension<Connection>,
+    Extension(Connection { guest, meter }): Extension<Connection>,
+    headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
+    let source = match guest.admit(&headers) {
+        Ok(source) => source,
+        Err(denied) => return refused(denied),
+    };
     let max_frame = shared.options.max_frame;
     match upgrade {
         Ok(upgrade) => configure(upgrade, max_frame)
@@ -307,6 +404,20 @@ async fn upgrade<E: Exchange>(
         Err(_) => {
             let mut response = plain(StatusCode::UPGRADE_REQUIRED);
             response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            response
+        }
+    }
+}
+
+/// The answer to a request that the edge does not let in.
+fn refused(denied: Denied) -> Response {
+    tracing::debug!(%denied, "a request is refused");
+    match denied {
+        Denied::Address => plain(StatusCode::FORBIDDEN),
+        Denied::Crowded => plain(StatusCode::TOO_MANY_REQUESTS),
+        Denied::Token => {
+            let mut response = plain(StatusCode::UNAUTHORIZED);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             response
         }
     }
