@@ -30,6 +30,8 @@ pub(crate) struct Meter {
     received: AtomicU64,
     /// How many of those were handed on.
     handed: AtomicU64,
+    /// Bytes that were taken to be sent since then.
+    sent: AtomicU64,
     /// Once this many were handed on, nothing more is.
     limit: AtomicU64,
     /// A close was sent: until then the client may answer it.
@@ -40,6 +42,11 @@ impl Meter {
     /// Bytes received so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Bytes sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Lets this many more bytes in from here on, at least one read's worth. Whoever was told that the carrier
@@ -90,6 +97,7 @@ impl<IO> Carrier<IO> {
         let meter = Arc::new(Meter {
             received: AtomicU64::new(0),
             handed: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             limit: AtomicU64::new(u64::MAX),
             farewell: OnceLock::new(),
         });
@@ -226,7 +234,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Carrier<IO> {
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Carrier<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.io()?.poll_write(cx, bytes)
+        let sent = self.io()?.poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = &sent {
+            self.meter.sent.fetch_add(*count as u64, Ordering::Relaxed);
+        }
+        sent
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -167,7 +167,8 @@ pub trait Exchange: Send + Sync + 'static {
         now: Instant,
     ) -> impl Future<Output = Result<Seated<Self::Hold>, Refusal>> + Send;
 
-    /// A seat taken back. Frames that were popped but not written are due again, first.
+    /// A seat taken back. Frames that were popped but not written are due again, first. A claim of a seat that is not the
+    /// claimant's counts as a failed join of its source, and is refused as one beyond the limit; a rightful one never is.
     ///
     /// # Errors
     /// What to refuse the client with.

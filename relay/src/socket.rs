@@ -13,10 +13,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until, timeout};
+use tokio::time::{
+    Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until, timeout, timeout_at,
+};
 
 use crate::exchange::{Caller, Due, Ended, Exchange, Pushed, Refusal, Seated};
-use crate::rules::Source;
+use crate::rules::{Nameplate, Source};
 use crate::server::{Registered, Shared};
 use crate::websocket::{Allotment, Fault, Incoming, Websocket};
 use crate::wire::{ClientMessage, ErrorCode, Limits, Mood, PING_EVERY_SECS, ServerMessage, Status, Welcome};
@@ -27,6 +29,9 @@ const HELLO: Duration = Duration::from_secs(10);
 const PING_EVERY: Duration = Duration::from_secs(PING_EVERY_SECS);
 /// Pings in a row without a byte from a socket that is read, after which it is dead: 30 s.
 const SILENT_PINGS: u32 = 3;
+/// Pings in a row without a byte in either direction while output waits, after which a socket is dead even if it is not
+/// read: 60 s. Otherwise two ends that are gone, with their queues full, would hold each other's connection.
+const STUCK_PINGS: u32 = 6;
 /// Bytes of frames that are read, so that pings behind them are answered, while the store is being waited for: this and
 /// the frame that goes beyond it.
 const STASH: usize = 64 << 10;
@@ -40,7 +45,7 @@ enum Ending {
     Bye(Mood),
     /// The client closed. It may resume.
     Closed,
-    /// No byte for 30 s.
+    /// No byte for 30 s, or for 60 s if it is not read and takes nothing.
     Silent,
     /// No hello in time.
     NoHello,
@@ -153,7 +158,37 @@ async fn hello<E: Exchange>(
     shared: &Shared<E>,
     registered: &Registered<'_, E>,
 ) -> Result<Seated<E::Hold>, Ending> {
-    let first = poll_fn(|cx| {
+    let first = listen(ws, shared, registered);
+    let text = match timeout(HELLO, first).await.unwrap_or(Err(Ending::NoHello))? {
+        Incoming::Text(text) => text,
+        Incoming::Closed => return Err(Ending::Closed),
+        Incoming::Frame(_) => return Err(Ending::Refused(ErrorCode::BadMessage)),
+    };
+    let caller = Caller { source, bell: registered.bell.clone() };
+    let now = Instant::now().into_std();
+    let exchange = &shared.exchange;
+    let seated = match ClientMessage::decode(&text) {
+        Ok(ClientMessage::Allocate) => exchange.allocate(caller, now).await,
+        Ok(ClientMessage::Join { nameplate }) => {
+            let seated = exchange.join(&nameplate, caller, now).await;
+            if matches!(seated, Err(Refusal::Code(ErrorCode::UnableToJoin))) {
+                keep_back(ws, &nameplate, shared, registered).await?;
+            }
+            seated
+        }
+        Ok(ClientMessage::Resume(claim)) => exchange.resume(&claim, caller, now).await,
+        Ok(ClientMessage::Release | ClientMessage::Bye { .. }) | Err(_) => Err(ErrorCode::BadMessage.into()),
+    };
+    seated.map_err(Ending::from)
+}
+
+/// The next message of a client that has no seat, or the end.
+async fn listen<E>(
+    ws: &mut Websocket,
+    shared: &Shared<E>,
+    registered: &Registered<'_, E>,
+) -> Result<Incoming, Ending> {
+    poll_fn(|cx| {
         if registered.bell.poll_rung(cx).is_ready() && shared.stopping.load(Ordering::Acquire) {
             return Poll::Ready(Err(Ending::Stopping));
         }
@@ -165,22 +200,41 @@ async fn hello<E: Exchange>(
             let _ = ws.poll_flush(cx);
         }
         Poll::Pending
-    });
-    let text = match timeout(HELLO, first).await.unwrap_or(Err(Ending::NoHello))? {
-        Incoming::Text(text) => text,
-        Incoming::Closed => return Err(Ending::Closed),
-        Incoming::Frame(_) => return Err(Ending::Refused(ErrorCode::BadMessage)),
+    })
+    .await
+}
+
+/// Waits before a failing join is answered, if many failed at its nameplate. The client is heard meanwhile, and what it
+/// says changes nothing.
+async fn keep_back<E>(
+    ws: &mut Websocket,
+    nameplate: &str,
+    shared: &Shared<E>,
+    registered: &Registered<'_, E>,
+) -> Result<(), Ending> {
+    // Who may fail without a limit may do so at once: the sessions of one machine.
+    let Some(nameplate) = Nameplate::parse(nameplate).filter(|_| shared.options.failed_joins_per_minute > 0)
+    else {
+        return Ok(());
     };
-    let caller = Caller { source, bell: registered.bell.clone() };
-    let now = Instant::now().into_std();
-    let exchange = &shared.exchange;
-    let seated = match ClientMessage::decode(&text) {
-        Ok(ClientMessage::Allocate) => exchange.allocate(caller, now).await,
-        Ok(ClientMessage::Join { nameplate }) => exchange.join(&nameplate, caller, now).await,
-        Ok(ClientMessage::Resume(claim)) => exchange.resume(&claim, caller, now).await,
-        Ok(ClientMessage::Release | ClientMessage::Bye { .. }) | Err(_) => Err(ErrorCode::BadMessage.into()),
-    };
-    seated.map_err(Ending::from)
+    let now = Instant::now();
+    let delay = shared.guesses().failed(nameplate, now.into_std());
+    if delay.is_zero() {
+        return Ok(());
+    }
+    let until = now + delay;
+    loop {
+        match timeout_at(until, listen(ws, shared, registered)).await {
+            Err(_) => return Ok(()),
+            Ok(Err(Ending::Stopping)) => return Err(Ending::Stopping),
+            Ok(Ok(Incoming::Text(_) | Incoming::Frame(_))) => {}
+            // How soon the end is noticed must not tell what the answer would have been.
+            Ok(ended) => {
+                sleep_until(until).await;
+                return Err(ended.err().unwrap_or(Ending::Closed));
+            }
+        }
+    }
 }
 
 /// What the socket's task is woken for.
@@ -218,8 +272,12 @@ struct Conversation<'a, E: Exchange> {
     again: Option<Pin<Box<Sleep>>>,
     /// Bytes received at the last ping.
     received: u64,
-    /// Pings without a byte since.
+    /// Bytes sent at the last ping.
+    sent: u64,
+    /// Pings without a byte received since.
     silent: u32,
+    /// Pings without a byte received or sent since, while output waited.
+    stuck: u32,
     /// Whose turn it is to be polled first, of reading and writing.
     read_first: bool,
 }
@@ -250,6 +308,7 @@ async fn converse<E: Exchange>(
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut conversation = Conversation {
         received: ws.received(),
+        sent: ws.sent(),
         ws,
         shared,
         registered,
@@ -262,6 +321,7 @@ async fn converse<E: Exchange>(
         ping,
         again: None,
         silent: 0,
+        stuck: 0,
         read_first: false,
     };
     let ending = match conversation.run().await {
@@ -405,11 +465,14 @@ impl<E: Exchange> Conversation<'_, E> {
     }
 
     async fn tick(&mut self) -> Result<(), Ending> {
-        let received = self.ws.received();
-        let heard = received != self.received || self.parked.is_some() || self.ws.is_waiting();
-        self.received = received;
-        self.silent = if heard { 0 } else { self.silent + 1 };
-        if self.silent >= SILENT_PINGS {
+        let (received, sent) = (self.ws.received(), self.ws.sent());
+        let quiet = received == self.received;
+        let unread = self.parked.is_some() || self.ws.is_waiting();
+        let stuck = quiet && sent == self.sent && self.ws.is_stuck();
+        (self.received, self.sent) = (received, sent);
+        self.silent = if quiet && !unread { self.silent + 1 } else { 0 };
+        self.stuck = if stuck { self.stuck + 1 } else { 0 };
+        if self.silent >= SILENT_PINGS || self.stuck >= STUCK_PINGS {
             return Err(Ending::Silent);
         }
         self.ws.send_ping();

@@ -173,6 +173,16 @@ impl Websocket {
         self.meter.received()
     }
 
+    /// Bytes sent so far, to tell whether output moves.
+    pub fn sent(&self) -> u64 {
+        self.meter.sent()
+    }
+
+    /// Output waits for the client to take it, not for a place.
+    pub fn is_stuck(&self) -> bool {
+        self.unflushed
+    }
+
     /// A long frame is not read on before there is a place for it.
     pub fn is_waiting(&self) -> bool {
         self.meter.is_full()

@@ -35,6 +35,7 @@ macro_rules! suite {
             seats::the_host_may_be_away_when_it_is_joined,
             seats::a_resume_replaces_the_socket_before_it,
             seats::a_wrong_seat_resumes_nothing,
+            seats::wrong_seats_count_as_failed_joins,
             seats::presence_is_told,
             seats::release_frees_the_nameplate,
             seats::a_released_peer_is_told_so,

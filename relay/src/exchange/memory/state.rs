@@ -116,15 +116,18 @@ impl State {
                 Some(key) => *key,
                 None => self.recreate(id, claim.boot, &caller, now)?,
             };
-            let hold = self.retake(key, claim.role, hash, caller).ok_or(ErrorCode::UnableToResume)?;
-            return Ok((hold, None));
+            let source = caller.source;
+            let hold = self.retake(key, claim.role, hash, caller);
+            return Ok((hold.ok_or_else(|| self.wrong_seat(source, ErrorCode::UnableToResume, now))?, None));
         }
         let (Some(text), Role::Host) = (&claim.nameplate, claim.role) else {
             return Err(ErrorCode::BadMessage);
         };
         let nameplate = Nameplate::parse(text).ok_or(ErrorCode::NameplateLost)?;
         if let Some(key) = self.nameplates.find(nameplate).copied() {
-            let hold = self.retake(key, Role::Host, hash, caller).ok_or(ErrorCode::NameplateLost)?;
+            let source = caller.source;
+            let hold = self.retake(key, Role::Host, hash, caller);
+            let hold = hold.ok_or_else(|| self.wrong_seat(source, ErrorCode::NameplateLost, now))?;
             if let Some(host) = self.seat(key, Role::Host) {
                 host.told_paired = false;
             }
@@ -324,6 +327,16 @@ impl State {
         channel.rate.stop_waiting(role);
         channel.wake(role.other());
         Some(Hold { key, role, epoch })
+    }
+
+    /// A seat was claimed that is somebody else's or was left: that counts like a failed join, so that nobody goes on
+    /// trying. Whoever has the right one is let in whatever others of the same source did.
+    fn wrong_seat(&mut self, source: Source, code: ErrorCode, now: Instant) -> ErrorCode {
+        if !self.ledger.sources.may_join(source, now) {
+            return ErrorCode::TooManyFailedJoins;
+        }
+        self.ledger.sources.failed_join(source, now);
+        code
     }
 
     /// Forgets frames that the socket has written, and tells those who wait for their room. The hold must be good.

@@ -80,6 +80,31 @@ pub(in crate::exchange) async fn a_wrong_seat_resumes_nothing<E: Exchange>(
     assert!(store.pop(&host.hold, 0, now).await.is_ok(), "the owner still sits");
 }
 
+pub(in crate::exchange) async fn wrong_seats_count_as_failed_joins<E: Exchange>(
+    make: impl AsyncFn(Options, Instant) -> E,
+    now: Instant,
+) {
+    let store = make(Options { failed_joins_per_minute: 2, ..Options::default() }, now).await;
+    let (mut host, _peer, channel) = pair(&store, now).await;
+    let (waiting, nameplate) = super::host(&store, 3, now).await;
+    let wrong = Resume { seat: Id::new([0; 16]), ..host.claim(channel) };
+    let by_nameplate = Resume {
+        seat: Id::new([0; 16]),
+        channel: None,
+        nameplate: Some(nameplate.clone()),
+        ..waiting.claim(channel)
+    };
+    assert_eq!(refused(store.resume(&wrong, caller(9), now).await), ErrorCode::UnableToResume);
+    assert_eq!(refused(store.resume(&by_nameplate, caller(9), now).await), ErrorCode::NameplateLost);
+    for claim in [&wrong, &by_nameplate] {
+        assert_eq!(refused(store.resume(claim, caller(9), now).await), ErrorCode::TooManyFailedJoins);
+    }
+    assert_eq!(refused(store.join(&nameplate, caller(9), now).await), ErrorCode::TooManyFailedJoins);
+    // Who has the seat may have a neighbour who guesses.
+    host.resume(&store, channel, 9, now).await;
+    assert_eq!(refused(store.resume(&wrong, caller(9), now + secs(30)).await), ErrorCode::UnableToResume);
+}
+
 pub(in crate::exchange) async fn presence_is_told<E: Exchange>(
     make: impl AsyncFn(Options, Instant) -> E,
     now: Instant,

@@ -24,6 +24,13 @@ local function retake(key)
   return { 'ok', rings, epoch, key }
 end
 
+-- A seat that is somebody else's, or was left: that counts like a failed join.
+local function wrong_seat(code)
+  if not may_join(source) then return { 'too_many_failed_joins' } end
+  failed_join(source)
+  return { code }
+end
+
 if id ~= '' then
   local key = redis.call('GET', id_of(id))
   if not key then
@@ -42,14 +49,14 @@ if id ~= '' then
     end
     due_by(key, NOW + L.idle)
   end
-  return retake(key) or { 'unable_to_resume' }
+  return retake(key) or wrong_seat('unable_to_resume')
 end
 
 local key = redis.call('GET', nameplate_of(nameplate))
 if key then
   local again = retake(key)
   if again then redis.call('HDEL', channel_of(key), 'h.paired') end
-  return again or { 'nameplate_lost' }
+  return again or wrong_seat('nameplate_lost')
 end
 if not may_recreate() then return { 'nameplate_lost' } end
 local why = open(fresh, source)
