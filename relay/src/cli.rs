@@ -17,7 +17,7 @@ use crate::exchange::redis::{Redis, RedisError};
 use crate::options::{self, Options, OptionsError};
 use crate::server::Server;
 
-/// Where the relay listens unless told otherwise: this machine only, to be put behind a TLS proxy.
+/// Where the relay listens unless told otherwise: this machine only, to be put behind a proxy.
 pub const LISTEN: &str = "127.0.0.1:8787";
 
 /// What an operator may say. Sizes are bytes, with an optional KiB, MiB or GiB.

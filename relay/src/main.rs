@@ -8,13 +8,13 @@ use tracing_subscriber::EnvFilter;
 
 /// A blind relay for agent-wormhole: pairs two ends by a nameplate and moves opaque frames between them.
 ///
-/// It never learns the words of a code and cannot read what it moves. TLS is a proxy's job: put one in front of it that
-/// passes websockets on at /ws.
+/// It never learns the words of a code and cannot read what it moves. It speaks TLS with --tls-cert and --tls-key; or put
+/// a proxy in front of it that passes websockets on at /ws, and name it with --trusted-proxy.
 #[derive(Debug, Parser)]
 #[command(
     version,
     after_help = "Example:\n  agent-wormhole-relay --listen 0.0.0.0:8787 --idle 30m\n\n\
-    Clients then use --relay ws://HOST:8787 (or wss:// through the proxy).\n\
+    Clients then use --relay ws://HOST:8787 (or wss://, with TLS).\n\
     RUST_LOG=info or debug shows more; no log line carries a nameplate or an address."
 )]
 struct Program {

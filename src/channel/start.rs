@@ -189,7 +189,7 @@ async fn link(options: &mut Options) -> Result<Linked, TransportError> {
             let session = Session::new(Role::Host, &code.secret, &mut OsRng);
             let via = Some(match relay {
                 Relay::Local => Via::Default,
-                Relay::Url(url) => Via::Relay { url },
+                Relay::Url { url, .. } => Via::Relay { url },
             });
             Ok(Linked { role: Role::Host, code, session, transport, kind: TransportKind::Relay, via })
         }
@@ -224,7 +224,14 @@ fn draw(nameplate: &str) -> Result<Code, TransportError> {
 fn endpoint(relay: &Relay, runtime: &RuntimeDir) -> Result<Endpoint, TransportError> {
     match relay {
         Relay::Local => Ok(Endpoint::local(Local::new(runtime.path()))),
-        Relay::Url(url) => url.parse().map_err(|error| TransportError::Unreachable(format!("{error}"))),
+        Relay::Url { url, token } => {
+            let endpoint: Endpoint =
+                url.parse().map_err(|error| TransportError::Unreachable(format!("{error}")))?;
+            Ok(match token {
+                Some(token) => endpoint.with_token(token.clone()),
+                None => endpoint,
+            })
+        }
     }
 }
 
@@ -268,7 +275,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let (told, lines) = std::sync::mpsc::channel();
         let options = Options {
-            end: End::Host(HostLink::Relay(Relay::Url(relay.to_owned()))),
+            end: End::Host(HostLink::Relay(Relay::Url { url: relay.to_owned(), token: None })),
             dir: None,
             mount: MountChoice::Dir,
             inbox_limit: None,

@@ -112,6 +112,9 @@ pub struct HostArgs {
     /// The relay, such as wss://relay.example.org [default: AGENT_WORMHOLE_RELAY_URL, the config file, this machine]
     #[arg(long, value_name = "URL", conflicts_with = "direct")]
     pub relay: Option<String>,
+    /// A file with the token of a relay that wants one [default: AGENT_WORMHOLE_RELAY_TOKEN_FILE, the config file]
+    #[arg(long, value_name = "FILE", conflicts_with = "direct")]
+    pub relay_token_file: Option<PathBuf>,
     /// Wait for a direct TCP connection instead of using a relay
     #[arg(long)]
     pub direct: bool,
@@ -132,6 +135,9 @@ pub struct ConnectArgs {
     /// The relay that the host uses [default: AGENT_WORMHOLE_RELAY_URL, the config file, this machine]
     #[arg(long, value_name = "URL")]
     pub relay: Option<String>,
+    /// A file with the token of a relay that wants one [default: AGENT_WORMHOLE_RELAY_TOKEN_FILE, the config file]
+    #[arg(long, value_name = "FILE")]
+    pub relay_token_file: Option<PathBuf>,
     /// Take words of any list, as the codes of agent-wormhole 0.1 have them
     #[arg(long)]
     pub any_words: bool,
@@ -263,6 +269,7 @@ mod tests {
             "agent-wormhole",
             "agent-wormhole dance",
             "agent-wormhole host --relay wss://x --direct",
+            "agent-wormhole host --relay-token-file x --direct",
             "agent-wormhole host --port 9",
             "agent-wormhole host --direct --port 0",
             "agent-wormhole host --timeout soon",

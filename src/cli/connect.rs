@@ -22,8 +22,10 @@ pub(super) fn run(args: ConnectArgs) -> Result<Exit, Failure> {
     let (code, host) = split(&typed)?;
     let code = Code::parse(code, args.any_words).map_err(Failure::usage)?;
     let link = match host {
-        Some(_) if args.relay.is_some() => {
-            return Err(usage("a code with @HOST connects directly; leave out --relay, or leave out @HOST"));
+        Some(_) if args.relay.is_some() || args.relay_token_file.is_some() => {
+            return Err(usage(
+                "a code with @HOST connects directly; leave out --relay and its token, or leave out @HOST",
+            ));
         }
         Some(_) if code.nameplate.port().is_none() => {
             return Err(usage(
@@ -31,7 +33,7 @@ pub(super) fn run(args: ConnectArgs) -> Result<Exit, Failure> {
             ));
         }
         Some(host) => PeerLink::Direct { host: host.to_owned() },
-        None => PeerLink::Relay(Outside::of_process(args.relay).relay()?),
+        None => PeerLink::Relay(Outside::of_process(args.relay, args.relay_token_file).relay()?),
     };
     let options = host::options(End::Connect { code, link }, args.channel)?;
     drop(typed);

@@ -28,7 +28,7 @@ fn link(args: &HostArgs) -> Result<HostLink, Failure> {
     Ok(if args.direct {
         HostLink::Direct { port: args.port.unwrap_or(0), announce: own_address() }
     } else {
-        HostLink::Relay(Outside::of_process(args.relay.clone()).relay()?)
+        HostLink::Relay(Outside::of_process(args.relay.clone(), args.relay_token_file.clone()).relay()?)
     })
 }
 

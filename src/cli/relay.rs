@@ -18,7 +18,9 @@ pub(super) fn run(args: RelayArgs) -> Result<Exit, Failure> {
     let listening = |address| output::note(&format!("agent-wormhole relay: listening on {address}"));
     match runtime.block_on(async { cli::run(args, listening, asked_to_stop()).await }) {
         Ok(()) => Ok(Exit::Done),
-        Err(error @ (RunError::Options(_) | RunError::Redis(_))) => Err(Failure::usage(error)),
+        Err(error @ (RunError::Options(_) | RunError::Edge(_) | RunError::Redis(_))) => {
+            Err(Failure::usage(error))
+        }
         Err(error @ RunError::Listen { .. }) => Err(Failure { exit: Exit::Internal, why: error.into() }),
     }
 }

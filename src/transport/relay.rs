@@ -21,7 +21,7 @@ use seat::{Seat, SeatError};
 use socket::Socket;
 use supervisor::Supervisor;
 
-pub use endpoint::{Endpoint, EndpointError};
+pub use endpoint::{Endpoint, EndpointError, Token};
 
 /// The machine's own relay may be changing hands in the instant of the first attempt: it gets this long.
 const LOCAL_PATIENCE: Duration = Duration::from_secs(2);

@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout)] // the harness shows it where a test fails
 
 mod channel;
+mod closed;
 mod codes;
 mod commands;
 mod cuts;

@@ -6,8 +6,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use zeroize::Zeroizing;
+
 use crate::transport::TransportError;
 use crate::transport::local::Local;
+
+/// Longest token in bytes: with the rest of the request it stays far below what a relay reads of one.
+const MAX_TOKEN: usize = 4096;
 
 /// A relay's address: `ws://host[:port][/prefix]`, `wss://…`, the absolute path of a Unix socket, or the relay that the
 /// sessions of this machine share.
@@ -42,8 +47,23 @@ pub(super) struct Url {
     pub(super) prefix: String,
 }
 
-/// What a relay that is closed to strangers wants to see. Prints nothing.
-pub(super) struct Token(pub(super) String);
+/// What a relay that is closed to strangers wants to see. Prints nothing, and is wiped when it is dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Zeroizing<String>);
+
+impl Token {
+    /// Reads a token: visible ASCII characters, as a header of HTTP holds them. `None` where it is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = !text.is_empty() && text.len() <= MAX_TOKEN && text.bytes().all(|b| b.is_ascii_graphic());
+        fits.then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// Its characters.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,8 +111,8 @@ impl Endpoint {
 
     /// The same relay, shown this token (`Authorization: Bearer`).
     #[must_use]
-    pub fn with_token(self, token: String) -> Self {
-        Self { token: Some(Token(token)), ..self }
+    pub fn with_token(self, token: Token) -> Self {
+        Self { token: Some(token), ..self }
     }
 
     /// Whether this machine's sessions serve it themselves.
@@ -107,24 +127,36 @@ impl Endpoint {
         }
     }
 
+    /// Where it is, for a person.
+    fn named(&self) -> String {
+        match &self.place {
+            Place::Url(url) => {
+                format!("{}://{}{}", if url.secure { "wss" } else { "ws" }, url.authority, url.prefix)
+            }
+            Place::Unix(path) => path.display().to_string(),
+            Place::Local(local) => local.dir().display().to_string(),
+        }
+    }
+
+    /// What to tell a person whom the relay does not let in.
+    pub(super) fn closed(&self, reason: &str) -> TransportError {
+        TransportError::Refused(format!("the relay at {} {reason}", self.named()))
+    }
+
     /// What to tell a person whose relay does not answer.
     pub(super) fn unreachable(&self, reason: &str) -> TransportError {
+        let named = self.named();
         TransportError::Unreachable(match &self.place {
-            Place::Url(url) => format!(
-                "the relay at {}://{}{} could not be reached ({reason}); check the address and the network, or use \
-                 another with --relay",
-                if url.secure { "wss" } else { "ws" },
-                url.authority,
-                url.prefix
+            Place::Url(_) => format!(
+                "the relay at {named} could not be reached ({reason}); check the address and the network, or use \
+                 another with --relay"
             ),
-            Place::Unix(path) => format!(
-                "the relay at {} could not be reached ({reason}); check that it is running",
-                path.display()
-            ),
-            Place::Local(local) => format!(
-                "this machine's own relay in {} could not be reached ({reason}); check that the directory is yours, \
-                 or use another relay with --relay",
-                local.dir().display()
+            Place::Unix(_) => {
+                format!("the relay at {named} could not be reached ({reason}); check that it is running")
+            }
+            Place::Local(_) => format!(
+                "this machine's own relay in {named} could not be reached ({reason}); check that the directory is \
+                 yours, or use another relay with --relay"
             ),
         })
     }
@@ -200,6 +232,10 @@ mod tests {
     #[test]
     fn a_token_is_not_printed() {
         let endpoint: Endpoint = "ws://a".parse().unwrap();
-        assert!(!format!("{:?}", endpoint.with_token("hunter2".into())).contains("hunter2"));
+        let token = Token::parse("hunter2").unwrap();
+        assert!(!format!("{:?}", endpoint.with_token(token)).contains("hunter2"));
+        for wrong in ["", "a b", "a\r\nX: y", "é", &"x".repeat(MAX_TOKEN + 1)] {
+            assert_eq!(Token::parse(wrong), None, "{wrong}");
+        }
     }
 }

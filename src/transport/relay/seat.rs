@@ -49,6 +49,7 @@ impl SeatError {
     /// As the first attempt of a person fails.
     pub(super) fn told(self, endpoint: &Endpoint) -> TransportError {
         match self {
+            Self::Open(OpenError::Closed(why)) => endpoint.closed(&why.to_string()),
             Self::Open(e) => endpoint.unreachable(&e.to_string()),
             Self::Answer(why) => endpoint.unreachable(why),
             Self::Code(code) => refusal(code),

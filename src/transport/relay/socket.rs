@@ -61,15 +61,32 @@ pub(super) enum Incoming {
     Ended(&'static str),
 }
 
+/// Why a relay does not let us in, as what follows its name.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Closed {
+    /// It wants a token, and we showed none.
+    #[error("wants a token; give it with --relay-token-file")]
+    NoToken,
+    /// It wants another one.
+    #[error("wants a token, and another one than it was shown; give it with --relay-token-file")]
+    WrongToken,
+    /// It does not serve our address.
+    #[error("does not serve this machine's address; ask its operator, or use another with --relay")]
+    Address,
+    /// It serves no more of us.
+    #[error("has too many connections from this address; close some channels, or use another with --relay")]
+    Crowded,
+}
+
 /// Why there is no websocket.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OpenError {
     /// No byte stream.
     #[error(transparent)]
     Carrier(#[from] CarrierError),
-    /// It wants a token, or another one.
-    #[error("it wants a token; give it with --relay-token-file")]
-    Token,
+    /// Something is there and does not let us in.
+    #[error(transparent)]
+    Closed(#[from] Closed),
     /// Something else answers there.
     #[error("what answers there is not a relay (HTTP status {0})")]
     Status(u16),
@@ -89,8 +106,8 @@ impl Socket {
         };
         let mut request = uri.into_client_request().map_err(|_| OpenError::Foreign)?;
         if let Some(token) = &endpoint.token {
-            let mut value =
-                HeaderValue::try_from(format!("Bearer {}", token.0)).map_err(|_| OpenError::Token)?;
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.as_str()))
+                .map_err(|_| Closed::WrongToken)?;
             value.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, value);
         }
@@ -103,7 +120,10 @@ impl Socket {
         match client_async_with_config(request, carrier, Some(config)).await {
             Ok((ws, _)) => Ok(Self { ws, texts: VecDeque::new(), unflushed: false, taken: (0, 0) }),
             Err(Error::Http(response)) => Err(match response.status().as_u16() {
-                401 | 403 => OpenError::Token,
+                401 if endpoint.token.is_none() => Closed::NoToken.into(),
+                401 => Closed::WrongToken.into(),
+                403 => Closed::Address.into(),
+                429 => Closed::Crowded.into(),
                 status => OpenError::Status(status),
             }),
             Err(Error::Io(e)) => Err(CarrierError::from(e).into()),
