@@ -99,7 +99,7 @@ pub enum OptionsError {
     #[error("channels that may be idle for less than a second end at once")]
     NoIdle,
     /// Nobody would be served.
-    #[error("a relay that may have no connection serves nobody; allow at least 2")]
+    #[error("a relay that may have no connection serves nobody; allow at least one")]
     NoConnections,
 }
 

@@ -85,7 +85,7 @@ fn what_a_relay_cannot_start_with_is_a_usage_error() {
         (["--token-file", "/nowhere"], "/nowhere cannot be read"),
         (["--trusted-proxy", "10.0.0.0/99"], "192.0.2.0/24"),
         (["--deny", "example.org"], "192.0.2.0/24"),
-        (["--max-connections", "0"], "allow at least 2"),
+        (["--max-connections", "0"], "allow at least one"),
     ] {
         let ended = world.run(&[&relay[..], &args[..]].concat());
         assert_eq!(ended.code, Some(2), "{args:?}: {ended:?}");
