@@ -2,13 +2,14 @@
 //!
 //! Owns what the clients do and what is counted of it; each ends after its time.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout_at};
 
-use super::client::Channel;
+use super::client::{Channel, End};
 use super::figures;
 use super::server::{Meter, Relay};
 
@@ -146,24 +147,10 @@ pub async fn bulk(relays: &[Relay], count: u32, size: u32, time: Duration) -> Re
         flowing.spawn(async move {
             let Channel { mut host, mut peer } = channel;
             let frame = Bytes::from(vec![7; size as usize]);
-            let sending = async {
-                loop {
-                    if let Err(why) = host.send(frame.clone()).await {
-                        return Err::<(), String>(why);
-                    }
-                }
-            };
             let mut frames = 0_usize;
-            let receiving = async {
-                loop {
-                    match peer.frame().await {
-                        Ok(_) => frames += 1,
-                        Err(why) => return Err::<(), String>(why),
-                    }
-                }
-            };
+            let (sending, receiving) = (pour(&mut host, &frame), count_frames(&mut peer, &mut frames));
             match timeout_at(deadline, async { tokio::try_join!(sending, receiving) }).await {
-                Ok(ended) => ended.map(|((), ())| vec![]),
+                Ok(ended) => ended.map(|(never, _)| match never {}),
                 Err(_) => Ok(vec![Duration::ZERO; frames]),
             }
         });
@@ -177,6 +164,21 @@ pub async fn bulk(relays: &[Relay], count: u32, size: u32, time: Duration) -> Re
         cpu.as_secs_f64() / (bytes / 1e9).max(f64::MIN_POSITIVE),
         figures::each(cpu, frames)
     ))
+}
+
+/// Sends as fast as it goes.
+async fn pour(end: &mut End, frame: &Bytes) -> Result<Infallible, String> {
+    loop {
+        end.send(frame.clone()).await?;
+    }
+}
+
+/// Counts what comes.
+async fn count_frames(end: &mut End, frames: &mut usize) -> Result<Infallible, String> {
+    loop {
+        end.frame().await?;
+        *frames += 1;
+    }
 }
 
 /// New channels at a rate, each left when it is paired.
