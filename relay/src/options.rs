@@ -25,6 +25,8 @@ pub const MEMORY: usize = 512 << 20;
 /// Connections at a time. Each has buffers beyond the memory of the queues: about 8 KiB at rest, two of 64 KiB while bytes
 /// wait, and three of 1 MiB + 128 KiB once it has moved frames of that length. Longer frames are bounded by `places`.
 pub const MAX_CONNECTIONS: usize = 4096;
+/// Over how long a relay that stops closes its sockets, if they can be resumed elsewhere.
+pub const DRAIN: Duration = Duration::from_secs(10);
 /// Shortest `max_frame`: a client of protocol 2 needs 64 KiB.
 pub const LEAST_MAX_FRAME: usize = 64 << 10;
 /// How long a channel of the local relay may be without a frame.
@@ -53,6 +55,8 @@ pub struct Options {
     pub memory_per_source: usize,
     /// Connections at a time.
     pub max_connections: usize,
+    /// Over how long a relay that stops closes its sockets; `None`: [`DRAIN`] with a shared store, at once without.
+    pub drain: Option<Duration>,
 }
 
 impl Default for Options {
@@ -68,6 +72,7 @@ impl Default for Options {
             memory: MEMORY,
             memory_per_source: share(MEMORY, MAX_FRAME),
             max_connections: MAX_CONNECTIONS,
+            drain: None,
         }
     }
 }

@@ -3,9 +3,11 @@
 //! Owns listeners, connections and how all of it stops. What happens on a websocket is `socket`'s.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,9 +30,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::carrier::{Carrier, Meter};
+use crate::drain::Drain;
+use crate::events::Events;
 use crate::exchange::memory::Memory;
 use crate::exchange::{Bell, Exchange};
-use crate::options::{Options, OptionsError};
+use crate::options::{self, Options, OptionsError};
 use crate::places::Places;
 use crate::rules::Source;
 use crate::socket;
@@ -56,12 +60,21 @@ pub(crate) struct Shared<E> {
     pub reading: Arc<Places>,
     /// Places of connections that write long frames.
     pub writing: Arc<Places>,
-    /// The relay stops: every bell is rung once after this is set.
-    pub stopping: AtomicBool,
+    /// How the relay stops: every bell is rung once after it has begun, and once when it is over.
+    pub drain: Drain,
+    /// What the operator is told.
+    pub events: Events,
     /// The sockets' bells.
     bells: Mutex<HashMap<u64, Arc<Bell>>>,
     /// The last number given to a bell.
     serial: AtomicU64,
+}
+
+impl<E: Exchange> Shared<E> {
+    /// Whether clients should come here.
+    pub fn is_ready(&self) -> bool {
+        self.exchange.is_ready() && !self.drain.is_begun()
+    }
 }
 
 impl<E> Shared<E> {
@@ -69,14 +82,13 @@ impl<E> Shared<E> {
     pub fn register(&self) -> Registered<'_, E> {
         let (number, bell) = (self.serial.fetch_add(1, Ordering::Relaxed), Arc::<Bell>::default());
         self.bells().insert(number, bell.clone());
-        if self.stopping.load(Ordering::Acquire) {
+        if self.drain.is_begun() {
             bell.ring();
         }
         Registered { shared: self, number, bell }
     }
 
-    fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+    fn ring_all(&self) {
         self.bells().values().for_each(|bell| bell.ring());
     }
 
@@ -102,7 +114,7 @@ impl<E> Drop for Registered<'_, E> {
 /// A relay. Clones are the same relay: several listeners may serve one.
 #[derive(Debug)]
 pub struct Server<E = Memory> {
-    shared: Arc<Shared<E>>,
+    pub(crate) shared: Arc<Shared<E>>,
     /// What HTTP may ask for.
     router: Router,
     /// One permit for each connection.
@@ -139,19 +151,20 @@ impl<E: Exchange> Server<E> {
             writing: Arc::new(Places::new(&options)),
             options,
             exchange,
-            stopping: AtomicBool::new(false),
+            drain: Drain::default(),
+            events: Events::default(),
             bells: Mutex::default(),
             serial: AtomicU64::new(0),
         });
         Ok(Self { router: router(shared.clone()), shared, room })
     }
 
-    /// Serves a listener until `shutdown` is ready. Then stops accepting, tells every socket `going_away`, closes it
-    /// with 1012 and waits for that, three seconds at most. The relay cannot be started again.
+    /// Serves a listener until `shutdown` is ready. Then stops accepting and [drains](Self::drain). The relay cannot be
+    /// started again.
     pub async fn serve<L: Listener>(&self, listener: L, shutdown: impl Future<Output = ()>) {
         self.accept_until(&listener, shutdown).await;
         drop(listener);
-        self.stop().await;
+        self.drain().await;
     }
 
     /// Serves one connection that was accepted elsewhere, from its first byte; returns at once.
@@ -165,28 +178,74 @@ impl<E: Exchange> Server<E> {
             Ok(permit) => {
                 tokio::spawn(connection(io, source, self.clone(), permit));
             }
-            Err(_) => tracing::warn!("a connection is refused: the relay has all that it may have"),
+            Err(_) => self.shared.events.full(source),
+        }
+    }
+
+    /// Whether clients should come here: the store is there and the relay does not stop.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shared.is_ready()
+    }
+
+    /// Tells every socket `going_away`, lets traffic go on, and closes the sockets with 1012 over the options' `drain`,
+    /// those of one channel together. Returns when all connections are closed, three seconds after that at most.
+    pub async fn drain(&self) {
+        let window = self.drain_window();
+        let first = self.shared.drain.begin(Instant::now(), window);
+        if first {
+            self.shared.events.draining(window, self.shared.bells().len());
+        }
+        self.shared.ring_all();
+        let closed = self.wait_closed(window + STOPPING).await;
+        // One of several listeners tells of it.
+        if first {
+            self.shared.events.drained(closed);
         }
     }
 
     /// Tells every socket `going_away` and waits until all connections are closed, three seconds at most.
     pub async fn stop(&self) {
-        self.shared.stop();
+        self.shared.drain.finish(Instant::now());
+        self.shared.ring_all();
+        self.wait_closed(STOPPING).await;
+    }
+
+    /// For how long sockets are let go. Without another instance to resume at, what waits in this one is lost all the
+    /// same, and waiting would only keep clients from the instance that comes after it.
+    fn drain_window(&self) -> Duration {
+        let shared = if self.shared.exchange.is_shared() { options::DRAIN } else { Duration::ZERO };
+        self.shared.options.drain.unwrap_or(shared)
+    }
+
+    /// Waits until all connections are closed; false where that took too long.
+    async fn wait_closed(&self, time: Duration) -> bool {
         let all = u32::try_from(self.shared.options.max_connections).unwrap_or(u32::MAX);
-        if timeout(STOPPING, self.room.acquire_many(all)).await.is_err() {
-            tracing::debug!("stopped with connections open");
-        }
+        let closed = tokio::select! {
+            closed = timeout(time, self.room.acquire_many(all)) => closed.is_ok(),
+            never = self.sweep() => match never {},
+        };
         self.room.close();
+        closed
+    }
+
+    /// Forgets what expired, again and again. A store that is away may take its time: nobody else waits for that.
+    async fn sweep(&self) -> Infallible {
+        let mut every = interval(SWEEP_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            self.shared.exchange.sweep(Instant::now().into_std()).await;
+        }
     }
 
     async fn accept_until<L: Listener>(&self, listener: &L, shutdown: impl Future<Output = ()>) {
-        let mut sweep = interval(SWEEP_EVERY);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut shutdown = std::pin::pin!(shutdown);
+        let mut sweep = pin!(self.sweep());
+        let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
                 () = &mut shutdown => return,
-                _ = sweep.tick() => self.shared.exchange.sweep(Instant::now().into_std()).await,
+                never = &mut sweep => match never {},
                 accepted = listener.accept_source() => match accepted {
                     Ok((io, Some(source))) => self.serve_connection(io, source),
                     Ok((_, None)) => tracing::warn!("a connection of another user is refused"),
@@ -243,6 +302,7 @@ async fn connection<IO, E: Exchange>(io: IO, source: Source, server: Server<E>, 
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let _counted = server.shared.events.metrics().connected();
     let (carrier, meter, home) = Carrier::new(io);
     // Boxed: its memory is given back once the connection is a websocket.
     Box::pin(serve_http(carrier, Connection { source, meter }, &server)).await;
@@ -283,9 +343,8 @@ fn router<E: Exchange>(shared: Arc<Shared<E>>) -> Router {
         .with_state(shared)
 }
 
-async fn ready<E: Exchange>(State(shared): State<Arc<Shared<E>>>) -> Response {
-    let ready = shared.exchange.is_ready() && !shared.stopping.load(Ordering::Acquire);
-    plain(if !ready { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK })
+pub(crate) async fn ready<E: Exchange>(State(shared): State<Arc<Shared<E>>>) -> Response {
+    plain(if shared.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
 }
 
 /// Answers a request for a websocket, which goes on in a task of its own.
@@ -313,6 +372,6 @@ async fn upgrade<E: Exchange>(
 }
 
 /// An answer that says its status only. The connection ends with it: nobody asks twice.
-fn plain(status: StatusCode) -> Response {
+pub(crate) fn plain(status: StatusCode) -> Response {
     (status, [(header::CONNECTION, HeaderValue::from_static("close"))], format!("{status}\n")).into_response()
 }

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,7 +18,9 @@ use crate::exchange::{Caller, Due, Ended, Exchange, Pushed, Refusal, Seated};
 use crate::rules::Source;
 use crate::server::{Registered, Shared};
 use crate::websocket::{Allotment, Fault, Incoming, Websocket};
-use crate::wire::{ClientMessage, ErrorCode, Limits, Mood, PING_EVERY_SECS, ServerMessage, Status, Welcome};
+use crate::wire::{
+    ClientMessage, ErrorCode, Limits, Mood, PING_EVERY_SECS, Role, ServerMessage, Status, Welcome,
+};
 
 /// The first message has to come within this time.
 const HELLO: Duration = Duration::from_secs(10);
@@ -52,8 +53,12 @@ enum Ending {
     Fault(Fault),
     /// The store is away.
     Away,
+    /// A third party: it is told what somebody is told who joins nobody.
+    Crowded,
     /// The relay stops.
     Stopping,
+    /// The relay stops, the client was told, and its moment has come.
+    Drained,
 }
 
 impl Ending {
@@ -64,7 +69,7 @@ impl Ending {
             Self::Closed | Self::Silent | Self::Fault(Fault::Gone) => return None,
             Self::Bye(_) => (1000, "bye"),
             Self::NoHello => (1008, "no hello in time"),
-            Self::Refused(_) => (1008, "refused"),
+            Self::Refused(_) | Self::Crowded => (1008, "refused"),
             Self::Ended(Ended::Replaced) => (4001, "resumed elsewhere"),
             Self::Ended(Ended::Released) => (4002, "released"),
             Self::Ended(Ended::Over) => (4003, "the channel ended"),
@@ -73,16 +78,15 @@ impl Ending {
             Self::Fault(Fault::Protocol) => (1002, "protocol error"),
             Self::Fault(Fault::TooLong) => (1009, "too long"),
             Self::Fault(Fault::NotText) => (1007, "not UTF-8"),
-            Self::Stopping => (1012, "going away"),
+            Self::Stopping | Self::Drained => (1012, "going away"),
         })
     }
 
     /// The text before the close.
     fn last_words(&self) -> Option<String> {
         match self {
-            Self::Refused(code) => {
-                Some(ServerMessage::Error { code: *code, message: words(*code).to_owned() }.encode())
-            }
+            Self::Refused(code) => Some(refusal(*code)),
+            Self::Crowded => Some(refusal(ErrorCode::UnableToJoin)),
             Self::Stopping => Some(ServerMessage::Status(Status::GoingAway).encode()),
             Self::Bye(_)
             | Self::Closed
@@ -90,7 +94,8 @@ impl Ending {
             | Self::NoHello
             | Self::Ended(_)
             | Self::Fault(_)
-            | Self::Away => None,
+            | Self::Away
+            | Self::Drained => None,
         }
     }
 }
@@ -105,6 +110,7 @@ impl From<Refusal> for Ending {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Code(code) => Self::Refused(code),
+            Refusal::Crowded => Self::Crowded,
             Refusal::Away => Self::Away,
         }
     }
@@ -124,12 +130,22 @@ pub(crate) async fn run<E: Exchange>(mut ws: Websocket, source: Source, shared: 
         Err(ending) => ending,
     };
     tracing::debug!(?ending, "a websocket ends");
+    match ending {
+        Ending::Refused(code) => shared.events.refused(code, source),
+        Ending::Crowded => shared.events.crowded(source),
+        _ => {}
+    }
     drop(registered);
     match (ending.close(), ending) {
         (Some((code, reason)), ending) => ws.close(ending.last_words(), code, reason).await,
         (None, Ending::Closed) => ws.answer_close().await,
         (None, _) => {}
     }
+}
+
+/// The text of a refusal.
+fn refusal(code: ErrorCode) -> String {
+    ServerMessage::Error { code, message: words(code).to_owned() }.encode()
 }
 
 /// What a refusal says to people who read traces.
@@ -152,9 +168,9 @@ async fn hello<E: Exchange>(
     source: Source,
     shared: &Shared<E>,
     registered: &Registered<'_, E>,
-) -> Result<Seated<E::Hold>, Ending> {
+) -> Result<(Role, Seated<E::Hold>), Ending> {
     let first = poll_fn(|cx| {
-        if registered.bell.poll_rung(cx).is_ready() && shared.stopping.load(Ordering::Acquire) {
+        if registered.bell.poll_rung(cx).is_ready() && shared.drain.is_begun() {
             return Poll::Ready(Err(Ending::Stopping));
         }
         if let Poll::Ready(incoming) = ws.poll_incoming(cx) {
@@ -171,16 +187,25 @@ async fn hello<E: Exchange>(
         Incoming::Closed => return Err(Ending::Closed),
         Incoming::Frame(_) => return Err(Ending::Refused(ErrorCode::BadMessage)),
     };
+    if shared.drain.is_begun() {
+        return Err(Ending::Stopping);
+    }
     let caller = Caller { source, bell: registered.bell.clone() };
     let now = Instant::now().into_std();
     let exchange = &shared.exchange;
-    let seated = match ClientMessage::decode(&text) {
-        Ok(ClientMessage::Allocate) => exchange.allocate(caller, now).await,
-        Ok(ClientMessage::Join { nameplate }) => exchange.join(&nameplate, caller, now).await,
-        Ok(ClientMessage::Resume(claim)) => exchange.resume(&claim, caller, now).await,
-        Ok(ClientMessage::Release | ClientMessage::Bye { .. }) | Err(_) => Err(ErrorCode::BadMessage.into()),
+    let (role, seated) = match ClientMessage::decode(&text) {
+        Ok(ClientMessage::Allocate) => (Role::Host, exchange.allocate(caller, now).await?),
+        Ok(ClientMessage::Join { nameplate }) => {
+            let seated = exchange.join(&nameplate, caller, now).await?;
+            shared.events.paired(source);
+            (Role::Peer, seated)
+        }
+        Ok(ClientMessage::Resume(claim)) => (claim.role, exchange.resume(&claim, caller, now).await?),
+        Ok(ClientMessage::Release | ClientMessage::Bye { .. }) | Err(_) => {
+            return Err(Ending::Refused(ErrorCode::BadMessage));
+        }
     };
-    seated.map_err(Ending::from)
+    Ok((role, seated))
 }
 
 /// What the socket's task is woken for.
@@ -203,6 +228,9 @@ struct Conversation<'a, E: Exchange> {
     shared: &'a Shared<E>,
     registered: &'a Registered<'a, E>,
     hold: &'a E::Hold,
+    /// Which end it is.
+    role: Role,
+    source: Source,
     /// The frame that waits for room: the socket is not read meanwhile.
     parked: Option<Bytes>,
     /// What was read while the store was being waited for.
@@ -220,6 +248,8 @@ struct Conversation<'a, E: Exchange> {
     received: u64,
     /// Pings without a byte since.
     silent: u32,
+    /// The relay stops and the client was told: its moment.
+    closing: Option<Pin<Box<Sleep>>>,
     /// Whose turn it is to be polled first, of reading and writing.
     read_first: bool,
 }
@@ -227,7 +257,7 @@ struct Conversation<'a, E: Exchange> {
 /// From the welcome to the end.
 async fn converse<E: Exchange>(
     ws: &mut Websocket,
-    seated: Seated<E::Hold>,
+    (role, seated): (Role, Seated<E::Hold>),
     source: Source,
     shared: &Shared<E>,
     registered: &Registered<'_, E>,
@@ -238,6 +268,7 @@ async fn converse<E: Exchange>(
         source,
         bell: registered.bell.clone(),
     });
+    let _counted = shared.events.metrics().seated();
     let welcome = Welcome {
         nameplate: seated.nameplate.map(|nameplate| nameplate.to_string()),
         seat: seated.seat,
@@ -254,6 +285,8 @@ async fn converse<E: Exchange>(
         shared,
         registered,
         hold: &seated.hold,
+        role,
+        source,
         parked: None,
         stash: VecDeque::new(),
         stashed: 0,
@@ -262,6 +295,7 @@ async fn converse<E: Exchange>(
         ping,
         again: None,
         silent: 0,
+        closing: None,
         read_first: false,
     };
     let ending = match conversation.run().await {
@@ -270,7 +304,10 @@ async fn converse<E: Exchange>(
     };
     let now = Instant::now().into_std();
     match ending {
-        Ending::Bye(mood) => shared.exchange.bye(seated.hold, mood, now).await,
+        Ending::Bye(mood) => {
+            shared.events.left(mood, source);
+            shared.exchange.bye(seated.hold, mood, now).await;
+        }
         _ => shared.exchange.leave(seated.hold, ws.take_written(), now).await,
     }
     ending
@@ -301,6 +338,9 @@ impl<E: Exchange> Conversation<'_, E> {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Ending>> {
+        if let Poll::Ready(ending) = self.poll_drain(cx) {
+            return Poll::Ready(Err(ending));
+        }
         if self.registered.bell.poll_rung(cx).is_ready() {
             return Poll::Ready(Ok(Event::Bell));
         }
@@ -327,6 +367,25 @@ impl<E: Exchange> Conversation<'_, E> {
         }
         // Reading may have queued a pong after writing was polled.
         self.poll_write(cx)
+    }
+
+    /// Ready once a relay that stops has come to this socket. The client is told when that begins.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        let drain = &self.shared.drain;
+        if let Some(closing) = &mut self.closing {
+            return if drain.is_over() { Poll::Ready(()) } else { closing.as_mut().poll(cx) }
+                .map(|()| Ending::Drained);
+        }
+        if !drain.is_begun() {
+            return Poll::Pending;
+        }
+        match drain.moment(self.shared.exchange.slot(self.hold)).filter(|at| *at > Instant::now()) {
+            Some(at) if !drain.is_over() => {
+                self.ws.send_text(ServerMessage::Status(Status::GoingAway).encode());
+                self.closing.insert(Box::pin(sleep_until(at))).as_mut().poll(cx).map(|()| Ending::Drained)
+            }
+            _ => Poll::Ready(Ending::Stopping),
+        }
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Ending>> {
@@ -368,6 +427,9 @@ impl<E: Exchange> Conversation<'_, E> {
 
     /// Ready with what ends the websocket while the store is being waited for.
     fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        if let Poll::Ready(ending) = self.poll_drain(cx) {
+            return Poll::Ready(ending);
+        }
         while self.ping.poll_tick(cx).is_ready() {
             self.ws.send_ping();
         }
@@ -395,9 +457,6 @@ impl<E: Exchange> Conversation<'_, E> {
 
     /// The seat changed: what waited may fit, and something may be due.
     async fn look(&mut self) -> Result<(), Ending> {
-        if self.shared.stopping.load(Ordering::Acquire) {
-            return Err(Ending::Stopping);
-        }
         if let Some(frame) = self.parked.take() {
             self.push(frame).await?;
         }
@@ -428,9 +487,14 @@ impl<E: Exchange> Conversation<'_, E> {
         let due = self.attend(asked).await??;
         let Due { statuses, frames, again } = due;
         for status in statuses {
+            // Both ends are told, once in a pairing; it counts once.
+            if status == Status::Throttled && self.role == Role::Host {
+                shared.events.throttled(self.source);
+            }
             self.ws.send_text(ServerMessage::Status(status).encode());
         }
         self.in_flight = frames.len();
+        shared.events.metrics().forwarded(&frames);
         for frame in frames {
             self.ws.send_frame(frame);
         }

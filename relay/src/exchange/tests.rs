@@ -185,6 +185,7 @@ fn refused<S>(result: Result<Seated<S>, Refusal>) -> ErrorCode {
     match result {
         Ok(_) => panic!("seated"),
         Err(Refusal::Code(code)) => code,
+        Err(Refusal::Crowded) => ErrorCode::UnableToJoin,
         Err(Refusal::Away) => panic!("the store is away"),
     }
 }
