@@ -62,12 +62,13 @@ async fn sockets_close_over_the_window_and_those_of_a_channel_together() {
     let (mut ends, ()) = tokio::join!(ends, server.drain());
     let mut seconds = [0; 10];
     for end in &ends {
-        seconds[end.as_secs() as usize] += 1;
+        // A timer is a millisecond late at most: the last one may end with the window.
+        seconds[(end.as_secs() as usize).min(9)] += 1;
     }
     for (second, count) in seconds.iter().enumerate() {
         println!("{second} s {count:3} {}", "#".repeat(*count));
     }
-    // 20 are expected; less than 4 or more than 50 has a probability below 10^-5.
+    // 20 are expected; less than 4 or more than 50 has a probability below 10^-4.
     assert!(seconds.iter().all(|count| (4..=50).contains(count)), "{seconds:?}");
     ends.sort();
     assert_eq!(ends.len(), CHANNELS);
