@@ -64,7 +64,7 @@ async fn run(relay: RelayArgs) -> ExitCode {
             Err(error) => failed(&error),
         },
         () = signals.reach(2) => {
-            say("ended at once by a second signal");
+            tracing::warn!("ended at once by a second signal");
             ExitCode::FAILURE
         }
     }

@@ -46,7 +46,7 @@ async fn serve(relay: RelayArgs) -> Result<Exit, Failure> {
     let ran = tokio::select! {
         ran = cli::run(relay, listening, signals.reach(1)) => ran,
         () = signals.reach(2) => {
-            output::note("agent-wormhole relay: ended at once by a second signal");
+            tracing::warn!("ended at once by a second signal");
             return Ok(Exit::Interrupted);
         }
     };

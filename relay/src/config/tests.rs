@@ -21,7 +21,7 @@ struct Whole {
 
 #[derive(Debug, clap::Subcommand)]
 enum Choice {
-    Relay(RelayCommand),
+    Relay(Box<RelayCommand>),
     Host,
 }
 
