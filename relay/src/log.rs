@@ -71,7 +71,8 @@ where
     let usual = || EnvFilter::new(format!("{TARGET}={level}"));
     let filter = asked.filter(|text| !text.is_empty()).and_then(|text| EnvFilter::try_new(text).ok());
     let log = tracing_subscriber::fmt().with_env_filter(filter.unwrap_or_else(usual)).with_target(false);
-    let log = log.with_writer(stream);
+    // Otherwise a line that nobody reads any more becomes a panic of whoever wrote it.
+    let log = log.with_writer(stream).log_internal_errors(false);
     let _ = match format {
         LogFormat::Human => log.with_ansi(colour).try_init(),
         LogFormat::Json => log.json().flatten_event(true).with_current_span(false).try_init(),

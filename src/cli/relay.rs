@@ -4,7 +4,6 @@
 
 use agent_wormhole_relay::cli::{self, Action, RelayArgs, RelayCommand, RunError, Signals};
 use agent_wormhole_relay::config::Settings;
-use agent_wormhole_relay::exchange::redis::RedisError;
 use agent_wormhole_relay::healthcheck;
 use agent_wormhole_relay::log::LogFormat;
 use anyhow::Context as _;
@@ -52,10 +51,8 @@ async fn serve(relay: RelayArgs) -> Result<Exit, Failure> {
     };
     match ran {
         Ok(()) => Ok(Exit::Done),
-        Err(error @ (RunError::Options(_) | RunError::Redis(RedisError::Url(_)))) => {
-            Err(Failure::usage(error))
-        }
-        Err(error @ (RunError::Listen { .. } | RunError::Handed(_) | RunError::Redis(_))) => {
+        Err(error @ (RunError::Options(_) | RunError::Redis(_))) => Err(Failure::usage(error)),
+        Err(error @ (RunError::Listen { .. } | RunError::Handed(_))) => {
             Err(Failure { exit: Exit::Internal, why: error.into() })
         }
     }
