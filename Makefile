@@ -7,6 +7,8 @@ VENV := $(TARGET)/venv
 PYTHON_TOOL := agent-wormhole==0.1.5
 PYTHON_TOOLS := $(PYTHON_TOOL) watchdog==6.0.0
 NODE := $(TARGET)/node
+# What the relay's static binary is built for.
+STATIC := $(shell uname -m)-unknown-linux-musl
 # A watcher of directories, and what npm saves files with.
 NODE_TOOLS := chokidar@4.0.3 write-file-atomic@6.0.0
 # Programs that tests run, as `command:Debian package`.
@@ -18,7 +20,7 @@ export AGENT_WORMHOLE_PYTHON := $(abspath $(VENV))/bin/python
 export AGENT_WORMHOLE_NODE := $(abspath $(NODE))/node_modules
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fmt lint unit docs needs soak test-posix bench audit clean
+.PHONY: help demo test fmt lint unit docs needs soak test-posix bench relay-static audit clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -82,6 +84,12 @@ bench: ## Measure the parts, and the whole beside the machine (MW=… MW_SERVERS
 	python3 benches/whole.py --bin $(abspath $(TARGET))/release/agent-wormhole \
 		$(if $(MW),--mw $(MW) --mw-servers $(MW_SERVERS))
 	python3 benches/mount.py --bin $(abspath $(TARGET))/release/agent-wormhole
+
+relay-static: ## Build the relay as one static binary (musl) and see it run in an empty root (Linux, root, rustup, musl-gcc)
+	@command -v musl-gcc >/dev/null || { echo "install musl-gcc first (Debian: musl-tools)" >&2; exit 1; }
+	@rustup target list --installed | grep -qx $(STATIC) || rustup target add $(STATIC)
+	$(CARGO) build --release --locked --target $(STATIC) -p agent-wormhole-relay --bin agent-wormhole-relay
+	relay/deploy/check-static.sh $(TARGET)/$(STATIC)/release/agent-wormhole-relay
 
 audit: ## Check licences, advisories and bans (needs cargo-deny)
 	$(CARGO) deny --all-features check

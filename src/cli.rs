@@ -32,8 +32,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use agent_wormhole_mount::dir::OpenError;
+use agent_wormhole_relay::config::{self, Parsed};
 use anyhow::Context as _;
-use clap::Parser as _;
 use zeroize::Zeroizing;
 
 use self::args::{Args, Command};
@@ -59,8 +59,8 @@ fn is_bell() -> bool {
 }
 
 fn command() -> Exit {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
+    let Parsed { program: args, settings } = match config::parse::<Args>(std::env::args_os(), Some("relay")) {
+        Ok(parsed) => parsed,
         Err(error) => {
             output::usage(&error);
             return if error.use_stderr() { Exit::Usage } else { Exit::Done };
@@ -75,7 +75,7 @@ fn command() -> Exit {
         Command::Flush(args) => flush::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Close(args) => close::run(&args),
-        Command::Relay(args) => relay::run(args),
+        Command::Relay(args) => relay::run(args, settings),
     };
     done.unwrap_or_else(|failure| {
         output::failure(&failure.why);

@@ -222,9 +222,10 @@ fn the_session_does_no_io_and_reads_no_clock() {
 fn files_with(crate_name: &str, under: &[&str]) -> Vec<String> {
     let uses = |path: &PathBuf| {
         code(path).iter().any(|line| {
-            // A module of ours may be named after it.
-            let line = line.replace(&format!("exchange::{crate_name}::"), "");
-            line.contains(&format!("{crate_name}::")) || line.contains(&format!("use {crate_name};"))
+            // Behind `::` it is a module of ours with the same name.
+            let path = format!("{crate_name}::");
+            let foreign = line.match_indices(&path).any(|(at, _)| !line[..at].ends_with("::"));
+            foreign || line.contains(&format!("use {crate_name};"))
         })
     };
     under.iter().flat_map(|under| sources(under)).filter(uses).map(|path| name(&path)).collect()

@@ -1,28 +1,71 @@
 //! The command line of the relay, for its own binary and for `agent-wormhole relay`.
 //!
-//! Owns flags, their environment variables and how sizes and spans are written. Prints nothing.
+//! Owns flags, their environment variables, how sizes and spans are written, and the life of a relay from its listeners
+//! to the end of its drain. Prints nothing; the file beside the flags is `config`'s.
 
 mod edge;
+mod signals;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{join_all, pending};
 use tokio::net::TcpListener;
 
 pub use self::edge::EdgeArgs;
+pub use self::signals::Signals;
 use crate::edge::{Edge, EdgeError};
 use crate::exchange::Exchange;
 use crate::exchange::redis::{Redis, RedisError};
+use crate::log::{LogFormat, LogLevel};
 use crate::options::{self, Options, OptionsError};
 use crate::server::Server;
+use crate::systemd::{self, Handed};
 
 /// Where the relay listens unless told otherwise: this machine only, to be put behind a proxy.
 pub const LISTEN: &str = "127.0.0.1:8787";
 
+/// `relay`: runs one, unless it is asked for something else.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub struct RelayCommand {
+    /// How to run a relay.
+    #[command(flatten)]
+    pub relay: RelayArgs,
+    /// What to do instead.
+    #[command(subcommand)]
+    pub action: Option<Action>,
+}
+
+/// What can be done beside running a relay.
+#[derive(Debug, clap::Subcommand)]
+pub enum Action {
+    /// Ask a running relay whether it is ready: exit code 0 if so, 1 if not
+    #[command(after_help = "Example:\n  agent-wormhole relay healthcheck --url http://127.0.0.1:9464/ready")]
+    Healthcheck(HealthcheckArgs),
+}
+
+/// `relay healthcheck`.
+#[derive(Debug, clap::Args)]
+pub struct HealthcheckArgs {
+    /// Where to ask [default: /ready at the address for metrics, or else at the one for clients, of environment and file]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
 /// What an operator may say. Sizes are bytes, with an optional KiB, MiB or GiB.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct RelayArgs {
+    /// Read settings from this TOML file: each long flag is a key. A flag wins over the environment, and that over the
+    /// file
+    #[arg(long, value_name = "FILE", env = "AGENT_WORMHOLE_RELAY_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Print the effective settings as such a file, each with where it comes from, and end
+    #[arg(long)]
+    pub print_config: bool,
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = LISTEN, env = "AGENT_WORMHOLE_RELAY_LISTEN")]
     pub listen: SocketAddr,
@@ -73,6 +116,21 @@ pub struct RelayArgs {
     #[arg(long, value_name = "N", default_value_t = options::CONNECTIONS_PER_SOURCE,
           env = "AGENT_WORMHOLE_RELAY_CONNECTIONS_PER_SOURCE")]
     pub connections_per_source: usize,
+    /// Over how long a relay that is told to stop closes its sockets; 0s is at once [default: 10s with a shared store, 0s
+    /// without]
+    #[arg(long, value_name = "SPAN", value_parser = span, env = "AGENT_WORMHOLE_RELAY_DRAIN")]
+    pub drain: Option<Duration>,
+    /// Address and port for /metrics, /health and /ready, such as 127.0.0.1:9464 [default: none]
+    #[arg(long, value_name = "ADDR", env = "AGENT_WORMHOLE_RELAY_METRICS_LISTEN")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// How lines of the log look
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Human,
+          env = "AGENT_WORMHOLE_RELAY_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// Lines of the log that are written, on standard error; RUST_LOG wins
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Info,
+          env = "AGENT_WORMHOLE_RELAY_LOG_LEVEL")]
+    pub log_level: LogLevel,
     /// Who gets in
     #[command(flatten)]
     pub edge: EdgeArgs,
@@ -91,13 +149,18 @@ pub enum RunError {
     #[error(transparent)]
     Edge(#[from] EdgeError),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; choose another with --listen")]
+    #[error("cannot listen on {address}: {source}; choose another with {flag}")]
     Listen {
         /// The address.
         address: SocketAddr,
+        /// What chooses it.
+        flag: &'static str,
         /// Why.
         source: io::Error,
     },
+    /// What the service manager handed over cannot be listened on.
+    #[error("cannot use a socket that was handed over: {0}; look at the socket unit, or unset LISTEN_FDS")]
+    Handed(io::Error),
 }
 
 impl RelayArgs {
@@ -112,13 +175,32 @@ impl RelayArgs {
             failed_joins_per_minute: self.failed_joins_per_minute,
             max_connections: self.max_connections,
             connections_per_source: self.connections_per_source,
+            drain: self.drain,
             ..Options::default()
         }
         .with_memory(self.memory, self.max_frame)
     }
 }
 
-/// Runs a relay until `shutdown` is ready; `listening` is called once with the address it listens on.
+impl HealthcheckArgs {
+    /// Where to ask a relay that runs with these settings.
+    #[must_use]
+    pub fn url(&self, relay: &RelayArgs) -> String {
+        let default = || {
+            let mut address = relay.metrics_listen.unwrap_or(relay.listen);
+            match address.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+                IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+                _ => {}
+            }
+            format!("http://{address}/ready")
+        };
+        self.url.clone().unwrap_or_else(default)
+    }
+}
+
+/// Runs a relay until `shutdown` is ready and it has drained; `listening` is called once with the address it listens on,
+/// unless it serves handed-over Unix sockets only.
 ///
 /// # Errors
 /// [`RunError`] where it cannot start.
@@ -130,25 +212,76 @@ pub async fn run(
     let options = args.options();
     let edge = Edge::new(args.edge.options())?;
     match &args.redis {
-        None => serve(Server::new(options)?.behind(edge), &args, listening, shutdown).await,
+        None => serve(&Server::new(options)?.behind(edge), &args, listening, shutdown).await,
         Some(url) => {
             let store = Redis::open(url, &args.redis_prefix, &options).await?;
-            serve(Server::with(options, store)?.behind(edge), &args, listening, shutdown).await
+            serve(&Server::with(options, store)?.behind(edge), &args, listening, shutdown).await
         }
     }
 }
 
+/// The life of a relay over any store: listeners, then traffic, then the drain. The operator's listener outlives it.
 async fn serve<E: Exchange>(
-    server: Server<E>,
+    server: &Server<E>,
     args: &RelayArgs,
     listening: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let cannot = |source| RunError::Listen { address: args.listen, source };
-    let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
-    listening(listener.local_addr().map_err(cannot)?);
-    server.serve(listener, shutdown).await;
+    let monitor = match args.metrics_listen {
+        Some(address) => {
+            let listener = bind(address, "--metrics-listen").await?;
+            let address = listener.local_addr().map_err(RunError::Handed)?;
+            tracing::info!(%address, "listening for the operator: /metrics, /health, /ready");
+            Some(listener)
+        }
+        None => None,
+    };
+    let handed = systemd::listeners().map_err(RunError::Handed)?;
+    let doors =
+        if handed.is_empty() { vec![Handed::Tcp(bind(args.listen, "--listen").await?)] } else { handed };
+    let mut told = Some(listening);
+    for door in &doors {
+        match door {
+            Handed::Tcp(listener) => {
+                let address = listener.local_addr().map_err(RunError::Handed)?;
+                tracing::info!(%address, "listening");
+                if let Some(tell) = told.take() {
+                    tell(address);
+                }
+            }
+            Handed::Unix(listener) => tracing::info!(path = %listener.path().display(), "listening"),
+        }
+    }
+    let asked = async {
+        shutdown.await;
+        systemd::stopping();
+    };
+    let asked = asked.shared();
+    let serving = join_all(doors.into_iter().map(|door| {
+        let asked = asked.clone();
+        async move {
+            match door {
+                Handed::Tcp(listener) => server.serve(listener, asked).await,
+                Handed::Unix(listener) => server.serve(listener, asked).await,
+            }
+        }
+    }));
+    let monitoring = async {
+        match monitor {
+            Some(listener) => server.monitor(listener).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        _ = serving => {}
+        // None of these ends.
+        _ = async { tokio::join!(monitoring, server.watch_store(), systemd::attend(|| server.is_ready())) } => {}
+    }
     Ok(())
+}
+
+async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, flag, source })
 }
 
 /// Reads bytes: a number, with an optional KiB, MiB or GiB.

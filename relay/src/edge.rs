@@ -48,6 +48,16 @@ impl std::fmt::Debug for Origin {
     }
 }
 
+impl Origin {
+    /// What stands for it in the log: a proxy for whomever it speaks for.
+    pub(crate) fn source(self) -> Source {
+        match self {
+            Self::Settled(source) => source,
+            Self::Address(address) => address.into(),
+        }
+    }
+}
+
 impl From<Source> for Origin {
     fn from(source: Source) -> Self {
         Self::Settled(source)
@@ -285,6 +295,11 @@ impl Guest {
             let _ = visit.set(place);
         }
         Ok(Self { edge, visits, origin, visit })
+    }
+
+    /// What stands for it in the log while it is not admitted.
+    pub fn source(&self) -> Source {
+        self.origin.source()
     }
 
     /// Judges a request for a websocket: what its limits count for.

@@ -104,12 +104,25 @@ pub enum Ended {
     Forgot,
 }
 
+/// What a store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Channels, present or not.
+    pub channels: usize,
+    /// Bytes of frames that wait, with their overhead.
+    pub queued: usize,
+}
+
 /// Why nobody was seated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// What the client is told.
     #[error("refused: {0:?}")]
     Code(ErrorCode),
+    /// A third party: the nameplate has both its ends. The client is told the same as of a nameplate that does not
+    /// exist; only the operator's counters know the difference.
+    #[error("refused: the nameplate has both its ends")]
+    Crowded,
     /// The store cannot be reached: later, or at another relay that shares it.
     #[error("the store is away")]
     Away,
@@ -145,6 +158,16 @@ pub trait Exchange: Send + Sync + 'static {
 
     /// Whether the store can be reached.
     fn is_ready(&self) -> bool;
+
+    /// Whether other instances have the same memory, so that a client can resume at one of them while this one stops.
+    fn is_shared(&self) -> bool;
+
+    /// What the store holds, for the operator, as of the last sweep at the latest; `None` before the first one.
+    fn usage(&self) -> Option<Usage>;
+
+    /// A number between 0 and `u64::MAX` that all sockets of a channel share, at any instance, and that is spread evenly
+    /// over the channels: when they are closed by a relay that stops.
+    fn slot(&self, hold: &Self::Hold) -> u64;
 
     /// A new channel with a free nameplate.
     ///

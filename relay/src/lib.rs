@@ -9,9 +9,23 @@ mod carrier;
 #[cfg(feature = "server")]
 pub mod cli;
 #[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+mod drain;
+#[cfg(feature = "server")]
 pub mod edge;
 #[cfg(feature = "server")]
+mod events;
+#[cfg(feature = "server")]
 pub mod exchange;
+#[cfg(feature = "server")]
+pub mod healthcheck;
+#[cfg(feature = "server")]
+pub mod log;
+#[cfg(feature = "server")]
+mod metrics;
+#[cfg(feature = "server")]
+mod monitor;
 #[cfg(feature = "server")]
 pub mod options;
 #[cfg(feature = "server")]
@@ -22,6 +36,8 @@ pub mod rules;
 pub mod server;
 #[cfg(feature = "server")]
 mod socket;
+#[cfg(feature = "server")]
+mod systemd;
 #[cfg(feature = "server")]
 mod websocket;
 pub mod wire;

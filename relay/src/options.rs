@@ -29,6 +29,8 @@ pub const MAX_CONNECTIONS: usize = 4096;
 /// Connections of one source at a time: the hundred channels that it may have with both ends behind its address, those
 /// of as many that were allocated elsewhere, and some that come and go.
 pub const CONNECTIONS_PER_SOURCE: usize = 512;
+/// Over how long a relay that stops closes its sockets, if they can be resumed elsewhere.
+pub const DRAIN: Duration = Duration::from_secs(10);
 /// Shortest `max_frame`: a client of protocol 2 needs 64 KiB.
 pub const LEAST_MAX_FRAME: usize = 64 << 10;
 /// How long a channel of the local relay may be without a frame.
@@ -59,6 +61,8 @@ pub struct Options {
     pub max_connections: usize,
     /// Connections of one source at a time; 0 is unlimited.
     pub connections_per_source: usize,
+    /// Over how long a relay that stops closes its sockets; `None`: [`DRAIN`] with a shared store, at once without.
+    pub drain: Option<Duration>,
 }
 
 impl Default for Options {
@@ -75,6 +79,7 @@ impl Default for Options {
             memory_per_source: share(MEMORY, MAX_FRAME),
             max_connections: MAX_CONNECTIONS,
             connections_per_source: CONNECTIONS_PER_SOURCE,
+            drain: None,
         }
     }
 }

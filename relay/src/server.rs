@@ -3,9 +3,11 @@
 //! Owns listeners, connections and how all of it stops. What happens on a websocket is `socket`'s.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,10 +31,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use crate::carrier::{Carrier, Meter};
+use crate::drain::Drain;
 use crate::edge::{ARRIVAL, Denied, Edge, Guest, Origin, Tls, Visits};
+use crate::events::Events;
 use crate::exchange::memory::Memory;
 use crate::exchange::{Bell, Exchange};
-use crate::options::{Options, OptionsError};
+use crate::options::{self, Options, OptionsError};
 use crate::places::Places;
 use crate::rules::{Guesses, Source};
 use crate::socket;
@@ -61,12 +65,21 @@ pub(crate) struct Shared<E> {
     /// Nameplates at which joins fail. Of this process only, also where many share a store: it is a brake, not a count
     /// that anything depends on.
     guesses: Mutex<Guesses>,
-    /// The relay stops: every bell is rung once after this is set.
-    pub stopping: AtomicBool,
+    /// How the relay stops: every bell is rung once after it has begun, and once when it is over.
+    pub drain: Drain,
+    /// What the operator is told.
+    pub events: Events,
     /// The sockets' bells.
     bells: Mutex<HashMap<u64, Arc<Bell>>>,
     /// The last number given to a bell.
     serial: AtomicU64,
+}
+
+impl<E: Exchange> Shared<E> {
+    /// Whether clients should come here.
+    pub fn is_ready(&self) -> bool {
+        self.exchange.is_ready() && !self.drain.is_begun()
+    }
 }
 
 impl<E> Shared<E> {
@@ -74,7 +87,7 @@ impl<E> Shared<E> {
     pub fn register(&self) -> Registered<'_, E> {
         let (number, bell) = (self.serial.fetch_add(1, Ordering::Relaxed), Arc::<Bell>::default());
         self.bells().insert(number, bell.clone());
-        if self.stopping.load(Ordering::Acquire) {
+        if self.drain.is_begun() {
             bell.ring();
         }
         Registered { shared: self, number, bell }
@@ -85,8 +98,7 @@ impl<E> Shared<E> {
         self.guesses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+    fn ring_all(&self) {
         self.bells().values().for_each(|bell| bell.ring());
     }
 
@@ -112,7 +124,7 @@ impl<E> Drop for Registered<'_, E> {
 /// A relay. Clones are the same relay: several listeners may serve one.
 #[derive(Debug)]
 pub struct Server<E = Memory> {
-    shared: Arc<Shared<E>>,
+    pub(crate) shared: Arc<Shared<E>>,
     /// What HTTP may ask for.
     router: Router,
     /// One permit for each connection.
@@ -161,7 +173,8 @@ impl<E: Exchange> Server<E> {
             options,
             exchange,
             guesses: Mutex::default(),
-            stopping: AtomicBool::new(false),
+            drain: Drain::default(),
+            events: Events::default(),
             bells: Mutex::default(),
             serial: AtomicU64::new(0),
         });
@@ -174,12 +187,12 @@ impl<E: Exchange> Server<E> {
         Self { edge: Arc::new(edge), ..self }
     }
 
-    /// Serves a listener until `shutdown` is ready. Then stops accepting, tells every socket `going_away`, closes it
-    /// with 1012 and waits for that, three seconds at most. The relay cannot be started again.
+    /// Serves a listener until `shutdown` is ready. Then stops accepting and [drains](Self::drain). The relay cannot be
+    /// started again.
     pub async fn serve<L: Listener>(&self, listener: L, shutdown: impl Future<Output = ()>) {
         self.accept_until(&listener, shutdown).await;
         drop(listener);
-        self.stop().await;
+        self.drain().await;
     }
 
     /// Serves one connection that was accepted elsewhere, from its first byte; returns at once.
@@ -192,47 +205,89 @@ impl<E: Exchange> Server<E> {
     {
         let origin = origin.into();
         if !self.edge.may_knock(origin) {
-            tracing::debug!("a connection is refused: its address is not served");
+            self.shared.events.denied(Denied::Address, origin.source());
             return;
         }
         match self.room.clone().try_acquire_owned() {
             Ok(permit) => {
                 tokio::spawn(connection(io, origin, self.clone(), permit));
             }
-            Err(_) => tracing::warn!("a connection is refused: the relay has all that it may have"),
+            Err(_) => self.shared.events.full(origin.source()),
+        }
+    }
+
+    /// Whether clients should come here: the store is there and the relay does not stop.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shared.is_ready()
+    }
+
+    /// Tells every socket `going_away`, lets traffic go on, and closes the sockets with 1012 over the options' `drain`,
+    /// those of one channel together. Returns when all connections are closed, three seconds after that at most.
+    pub async fn drain(&self) {
+        let window = self.drain_window();
+        let first = self.shared.drain.begin(Instant::now(), window);
+        if first {
+            self.shared.events.draining(window, self.shared.bells().len());
+        }
+        self.shared.ring_all();
+        let closed = self.wait_closed(window + STOPPING).await;
+        // One of several listeners tells of it.
+        if first {
+            self.shared.events.drained(closed);
         }
     }
 
     /// Tells every socket `going_away` and waits until all connections are closed, three seconds at most.
     pub async fn stop(&self) {
-        self.shared.stop();
-        let all = u32::try_from(self.shared.options.max_connections).unwrap_or(u32::MAX);
-        if timeout(STOPPING, self.room.acquire_many(all)).await.is_err() {
-            tracing::debug!("stopped with connections open");
-        }
-        self.room.close();
+        self.shared.drain.finish(Instant::now());
+        self.shared.ring_all();
+        self.wait_closed(STOPPING).await;
     }
 
-    /// Forgets what expired and looks at files that may have changed.
-    async fn sweep(&self) {
-        let now = Instant::now().into_std();
-        if self.edge.is_watching() {
-            let edge = self.edge.clone();
-            // Nobody waits for it: a disk may take its time.
-            drop(spawn_blocking(move || edge.refresh()));
+    /// For how long sockets are let go. Without another instance to resume at, what waits in this one is lost all the
+    /// same, and waiting would only keep clients from the instance that comes after it.
+    fn drain_window(&self) -> Duration {
+        let shared = if self.shared.exchange.is_shared() { options::DRAIN } else { Duration::ZERO };
+        self.shared.options.drain.unwrap_or(shared)
+    }
+
+    /// Waits until all connections are closed; false where that took too long.
+    async fn wait_closed(&self, time: Duration) -> bool {
+        let all = u32::try_from(self.shared.options.max_connections).unwrap_or(u32::MAX);
+        let closed = tokio::select! {
+            closed = timeout(time, self.room.acquire_many(all)) => closed.is_ok(),
+            never = self.sweep() => match never {},
+        };
+        self.room.close();
+        closed
+    }
+
+    /// Forgets what expired and looks at files that may have changed, again and again. A store that is away may take its
+    /// time: nobody else waits for that.
+    async fn sweep(&self) -> Infallible {
+        let mut every = interval(SWEEP_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            let now = Instant::now().into_std();
+            if self.edge.is_watching() {
+                let edge = self.edge.clone();
+                // Nobody waits for it: a disk may take its time.
+                drop(spawn_blocking(move || edge.refresh()));
+            }
+            self.shared.guesses().sweep(now);
+            self.shared.exchange.sweep(now).await;
         }
-        self.shared.guesses().sweep(now);
-        self.shared.exchange.sweep(now).await;
     }
 
     async fn accept_until<L: Listener>(&self, listener: &L, shutdown: impl Future<Output = ()>) {
-        let mut sweep = interval(SWEEP_EVERY);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut shutdown = std::pin::pin!(shutdown);
+        let mut sweep = pin!(self.sweep());
+        let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
                 () = &mut shutdown => return,
-                _ = sweep.tick() => self.sweep().await,
+                never = &mut sweep => match never {},
                 accepted = listener.accept_origin() => match accepted {
                     Ok((io, Some(origin))) => self.serve_connection(io, origin),
                     Ok((_, None)) => tracing::warn!("a connection of another user is refused"),
@@ -336,6 +391,7 @@ async fn talk<IO, E: Exchange>(io: IO, guest: &Arc<Guest>, server: &Server<E>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let _counted = server.shared.events.metrics().connected();
     let (carrier, meter, home) = Carrier::new(io);
     // Boxed: its memory is given back once the connection is a websocket.
     Box::pin(serve_http(carrier, Connection { guest: guest.clone(), meter }, server)).await;
@@ -375,9 +431,8 @@ fn router<E: Exchange>(shared: Arc<Shared<E>>) -> Router {
         .with_state(shared)
 }
 
-async fn ready<E: Exchange>(State(shared): State<Arc<Shared<E>>>) -> Response {
-    let ready = shared.exchange.is_ready() && !shared.stopping.load(Ordering::Acquire);
-    plain(if !ready { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK })
+pub(crate) async fn ready<E: Exchange>(State(shared): State<Arc<Shared<E>>>) -> Response {
+    plain(if shared.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
 }
 
 /// Answers a request for a websocket, which goes on in a task of its own.
@@ -389,7 +444,10 @@ async fn upgrade<E: Exchange>(
 ) -> Response {
     let source = match guest.admit(&headers) {
         Ok(source) => source,
-        Err(denied) => return refused(denied),
+        Err(denied) => {
+            shared.events.denied(denied, guest.source());
+            return refused(denied);
+        }
     };
     let max_frame = shared.options.max_frame;
     match upgrade {
@@ -411,7 +469,6 @@ async fn upgrade<E: Exchange>(
 
 /// The answer to a request that the edge does not let in.
 fn refused(denied: Denied) -> Response {
-    tracing::debug!(%denied, "a request is refused");
     match denied {
         Denied::Address => plain(StatusCode::FORBIDDEN),
         Denied::Crowded => plain(StatusCode::TOO_MANY_REQUESTS),
@@ -424,6 +481,6 @@ fn refused(denied: Denied) -> Response {
 }
 
 /// An answer that says its status only. The connection ends with it: nobody asks twice.
-fn plain(status: StatusCode) -> Response {
+pub(crate) fn plain(status: StatusCode) -> Response {
     (status, [(header::CONNECTION, HeaderValue::from_static("close"))], format!("{status}\n")).into_response()
 }

@@ -4,27 +4,26 @@
 //! exchange, never here, except the one that has no room yet. One task for each socket: reading, writing and waiting
 //! are polled side by side, so a socket that cannot be written is still read.
 
+mod hello;
+
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{
-    Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until, timeout, timeout_at,
-};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until};
 
-use crate::exchange::{Caller, Due, Ended, Exchange, Pushed, Refusal, Seated};
-use crate::rules::{Nameplate, Source};
+use crate::exchange::{Due, Ended, Exchange, Pushed, Refusal, Seated};
+use crate::rules::Source;
 use crate::server::{Registered, Shared};
 use crate::websocket::{Allotment, Fault, Incoming, Websocket};
-use crate::wire::{ClientMessage, ErrorCode, Limits, Mood, PING_EVERY_SECS, ServerMessage, Status, Welcome};
+use crate::wire::{
+    ClientMessage, ErrorCode, Limits, Mood, PING_EVERY_SECS, Role, ServerMessage, Status, Welcome,
+};
 
-/// The first message has to come within this time.
-const HELLO: Duration = Duration::from_secs(10);
 /// The relay pings this often.
 const PING_EVERY: Duration = Duration::from_secs(PING_EVERY_SECS);
 /// Pings in a row without a byte from a socket that is read, after which it is dead: 30 s.
@@ -57,8 +56,12 @@ enum Ending {
     Fault(Fault),
     /// The store is away.
     Away,
+    /// A third party: it is told what somebody is told who joins nobody.
+    Crowded,
     /// The relay stops.
     Stopping,
+    /// The relay stops, the client was told, and its moment has come.
+    Drained,
 }
 
 impl Ending {
@@ -69,7 +72,7 @@ impl Ending {
             Self::Closed | Self::Silent | Self::Fault(Fault::Gone) => return None,
             Self::Bye(_) => (1000, "bye"),
             Self::NoHello => (1008, "no hello in time"),
-            Self::Refused(_) => (1008, "refused"),
+            Self::Refused(_) | Self::Crowded => (1008, "refused"),
             Self::Ended(Ended::Replaced) => (4001, "resumed elsewhere"),
             Self::Ended(Ended::Released) => (4002, "released"),
             Self::Ended(Ended::Over) => (4003, "the channel ended"),
@@ -78,16 +81,15 @@ impl Ending {
             Self::Fault(Fault::Protocol) => (1002, "protocol error"),
             Self::Fault(Fault::TooLong) => (1009, "too long"),
             Self::Fault(Fault::NotText) => (1007, "not UTF-8"),
-            Self::Stopping => (1012, "going away"),
+            Self::Stopping | Self::Drained => (1012, "going away"),
         })
     }
 
     /// The text before the close.
     fn last_words(&self) -> Option<String> {
         match self {
-            Self::Refused(code) => {
-                Some(ServerMessage::Error { code: *code, message: words(*code).to_owned() }.encode())
-            }
+            Self::Refused(code) => Some(refusal(*code)),
+            Self::Crowded => Some(refusal(ErrorCode::UnableToJoin)),
             Self::Stopping => Some(ServerMessage::Status(Status::GoingAway).encode()),
             Self::Bye(_)
             | Self::Closed
@@ -95,7 +97,8 @@ impl Ending {
             | Self::NoHello
             | Self::Ended(_)
             | Self::Fault(_)
-            | Self::Away => None,
+            | Self::Away
+            | Self::Drained => None,
         }
     }
 }
@@ -110,6 +113,7 @@ impl From<Refusal> for Ending {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Code(code) => Self::Refused(code),
+            Refusal::Crowded => Self::Crowded,
             Refusal::Away => Self::Away,
         }
     }
@@ -124,17 +128,27 @@ impl From<Fault> for Ending {
 /// Runs one websocket to its end.
 pub(crate) async fn run<E: Exchange>(mut ws: Websocket, source: Source, shared: Arc<Shared<E>>) {
     let registered = shared.register();
-    let ending = match hello(&mut ws, source, &shared, &registered).await {
+    let ending = match hello::take_seat(&mut ws, source, &shared, &registered).await {
         Ok(seated) => converse(&mut ws, seated, source, &shared, &registered).await,
         Err(ending) => ending,
     };
     tracing::debug!(?ending, "a websocket ends");
+    match ending {
+        Ending::Refused(code) => shared.events.refused(code, source),
+        Ending::Crowded => shared.events.crowded(source),
+        _ => {}
+    }
     drop(registered);
     match (ending.close(), ending) {
         (Some((code, reason)), ending) => ws.close(ending.last_words(), code, reason).await,
         (None, Ending::Closed) => ws.answer_close().await,
         (None, _) => {}
     }
+}
+
+/// The text of a refusal.
+fn refusal(code: ErrorCode) -> String {
+    ServerMessage::Error { code, message: words(code).to_owned() }.encode()
 }
 
 /// What a refusal says to people who read traces.
@@ -148,92 +162,6 @@ fn words(code: ErrorCode) -> &'static str {
         ErrorCode::Busy => "the relay is full",
         ErrorCode::BadMessage => "not a message of this protocol, or not at this place",
         ErrorCode::Unknown => "refused",
-    }
-}
-
-/// Reads the first message and takes a seat.
-async fn hello<E: Exchange>(
-    ws: &mut Websocket,
-    source: Source,
-    shared: &Shared<E>,
-    registered: &Registered<'_, E>,
-) -> Result<Seated<E::Hold>, Ending> {
-    let first = listen(ws, shared, registered);
-    let text = match timeout(HELLO, first).await.unwrap_or(Err(Ending::NoHello))? {
-        Incoming::Text(text) => text,
-        Incoming::Closed => return Err(Ending::Closed),
-        Incoming::Frame(_) => return Err(Ending::Refused(ErrorCode::BadMessage)),
-    };
-    let caller = Caller { source, bell: registered.bell.clone() };
-    let now = Instant::now().into_std();
-    let exchange = &shared.exchange;
-    let seated = match ClientMessage::decode(&text) {
-        Ok(ClientMessage::Allocate) => exchange.allocate(caller, now).await,
-        Ok(ClientMessage::Join { nameplate }) => {
-            let seated = exchange.join(&nameplate, caller, now).await;
-            if matches!(seated, Err(Refusal::Code(ErrorCode::UnableToJoin))) {
-                keep_back(ws, &nameplate, shared, registered).await?;
-            }
-            seated
-        }
-        Ok(ClientMessage::Resume(claim)) => exchange.resume(&claim, caller, now).await,
-        Ok(ClientMessage::Release | ClientMessage::Bye { .. }) | Err(_) => Err(ErrorCode::BadMessage.into()),
-    };
-    seated.map_err(Ending::from)
-}
-
-/// The next message of a client that has no seat, or the end.
-async fn listen<E>(
-    ws: &mut Websocket,
-    shared: &Shared<E>,
-    registered: &Registered<'_, E>,
-) -> Result<Incoming, Ending> {
-    poll_fn(|cx| {
-        if registered.bell.poll_rung(cx).is_ready() && shared.stopping.load(Ordering::Acquire) {
-            return Poll::Ready(Err(Ending::Stopping));
-        }
-        if let Poll::Ready(incoming) = ws.poll_incoming(cx) {
-            return Poll::Ready(incoming.map_err(Ending::from));
-        }
-        if ws.is_writing() {
-            // A pong at most. An error shows when reading.
-            let _ = ws.poll_flush(cx);
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// Waits before a failing join is answered, if many failed at its nameplate. The client is heard meanwhile, and what it
-/// says changes nothing.
-async fn keep_back<E>(
-    ws: &mut Websocket,
-    nameplate: &str,
-    shared: &Shared<E>,
-    registered: &Registered<'_, E>,
-) -> Result<(), Ending> {
-    // Who may fail without a limit may do so at once: the sessions of one machine.
-    let Some(nameplate) = Nameplate::parse(nameplate).filter(|_| shared.options.failed_joins_per_minute > 0)
-    else {
-        return Ok(());
-    };
-    let now = Instant::now();
-    let delay = shared.guesses().failed(nameplate, now.into_std());
-    if delay.is_zero() {
-        return Ok(());
-    }
-    let until = now + delay;
-    loop {
-        match timeout_at(until, listen(ws, shared, registered)).await {
-            Err(_) => return Ok(()),
-            Ok(Err(Ending::Stopping)) => return Err(Ending::Stopping),
-            Ok(Ok(Incoming::Text(_) | Incoming::Frame(_))) => {}
-            // How soon the end is noticed must not tell what the answer would have been.
-            Ok(ended) => {
-                sleep_until(until).await;
-                return Err(ended.err().unwrap_or(Ending::Closed));
-            }
-        }
     }
 }
 
@@ -257,6 +185,9 @@ struct Conversation<'a, E: Exchange> {
     shared: &'a Shared<E>,
     registered: &'a Registered<'a, E>,
     hold: &'a E::Hold,
+    /// Which end it is.
+    role: Role,
+    source: Source,
     /// The frame that waits for room: the socket is not read meanwhile.
     parked: Option<Bytes>,
     /// What was read while the store was being waited for.
@@ -278,6 +209,8 @@ struct Conversation<'a, E: Exchange> {
     silent: u32,
     /// Pings without a byte received or sent since, while output waited.
     stuck: u32,
+    /// The relay stops and the client was told: its moment.
+    closing: Option<Pin<Box<Sleep>>>,
     /// Whose turn it is to be polled first, of reading and writing.
     read_first: bool,
 }
@@ -285,7 +218,7 @@ struct Conversation<'a, E: Exchange> {
 /// From the welcome to the end.
 async fn converse<E: Exchange>(
     ws: &mut Websocket,
-    seated: Seated<E::Hold>,
+    (role, seated): (Role, Seated<E::Hold>),
     source: Source,
     shared: &Shared<E>,
     registered: &Registered<'_, E>,
@@ -296,6 +229,7 @@ async fn converse<E: Exchange>(
         source,
         bell: registered.bell.clone(),
     });
+    let _counted = shared.events.metrics().seated();
     let welcome = Welcome {
         nameplate: seated.nameplate.map(|nameplate| nameplate.to_string()),
         seat: seated.seat,
@@ -313,6 +247,8 @@ async fn converse<E: Exchange>(
         shared,
         registered,
         hold: &seated.hold,
+        role,
+        source,
         parked: None,
         stash: VecDeque::new(),
         stashed: 0,
@@ -322,6 +258,7 @@ async fn converse<E: Exchange>(
         again: None,
         silent: 0,
         stuck: 0,
+        closing: None,
         read_first: false,
     };
     let ending = match conversation.run().await {
@@ -330,7 +267,10 @@ async fn converse<E: Exchange>(
     };
     let now = Instant::now().into_std();
     match ending {
-        Ending::Bye(mood) => shared.exchange.bye(seated.hold, mood, now).await,
+        Ending::Bye(mood) => {
+            shared.events.left(mood, source);
+            shared.exchange.bye(seated.hold, mood, now).await;
+        }
         _ => shared.exchange.leave(seated.hold, ws.take_written(), now).await,
     }
     ending
@@ -361,6 +301,9 @@ impl<E: Exchange> Conversation<'_, E> {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Ending>> {
+        if let Poll::Ready(ending) = self.poll_drain(cx) {
+            return Poll::Ready(Err(ending));
+        }
         if self.registered.bell.poll_rung(cx).is_ready() {
             return Poll::Ready(Ok(Event::Bell));
         }
@@ -387,6 +330,25 @@ impl<E: Exchange> Conversation<'_, E> {
         }
         // Reading may have queued a pong after writing was polled.
         self.poll_write(cx)
+    }
+
+    /// Ready once a relay that stops has come to this socket. The client is told when that begins.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        let drain = &self.shared.drain;
+        if let Some(closing) = &mut self.closing {
+            return if drain.is_over() { Poll::Ready(()) } else { closing.as_mut().poll(cx) }
+                .map(|()| Ending::Drained);
+        }
+        if !drain.is_begun() {
+            return Poll::Pending;
+        }
+        match drain.moment(self.shared.exchange.slot(self.hold)).filter(|at| *at > Instant::now()) {
+            Some(at) if !drain.is_over() => {
+                self.ws.send_text(ServerMessage::Status(Status::GoingAway).encode());
+                self.closing.insert(Box::pin(sleep_until(at))).as_mut().poll(cx).map(|()| Ending::Drained)
+            }
+            _ => Poll::Ready(Ending::Stopping),
+        }
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Ending>> {
@@ -428,6 +390,9 @@ impl<E: Exchange> Conversation<'_, E> {
 
     /// Ready with what ends the websocket while the store is being waited for.
     fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        if let Poll::Ready(ending) = self.poll_drain(cx) {
+            return Poll::Ready(ending);
+        }
         while self.ping.poll_tick(cx).is_ready() {
             self.ws.send_ping();
         }
@@ -455,9 +420,6 @@ impl<E: Exchange> Conversation<'_, E> {
 
     /// The seat changed: what waited may fit, and something may be due.
     async fn look(&mut self) -> Result<(), Ending> {
-        if self.shared.stopping.load(Ordering::Acquire) {
-            return Err(Ending::Stopping);
-        }
         if let Some(frame) = self.parked.take() {
             self.push(frame).await?;
         }
@@ -491,9 +453,14 @@ impl<E: Exchange> Conversation<'_, E> {
         let due = self.attend(asked).await??;
         let Due { statuses, frames, again } = due;
         for status in statuses {
+            // Both ends are told, once in a pairing; it counts once.
+            if status == Status::Throttled && self.role == Role::Host {
+                shared.events.throttled(self.source);
+            }
             self.ws.send_text(ServerMessage::Status(status).encode());
         }
         self.in_flight = frames.len();
+        shared.events.metrics().forwarded(&frames);
         for frame in frames {
             self.ws.send_frame(frame);
         }

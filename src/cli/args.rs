@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agent_wormhole_relay::cli::RelayArgs;
+use agent_wormhole_relay::cli::RelayCommand;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::quantity;
@@ -59,7 +59,7 @@ pub enum Command {
     /// Run a relay: it pairs two ends by their number and cannot read what it forwards
     #[command(after_help = "Example:\n  agent-wormhole relay --listen 0.0.0.0:8787\n  \
                             agent-wormhole host --relay ws://relay.example.org:8787   # elsewhere")]
-    Relay(RelayArgs),
+    Relay(RelayCommand),
 }
 
 impl Command {

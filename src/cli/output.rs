@@ -5,6 +5,8 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use agent_wormhole_relay::cli::RelayArgs;
+use agent_wormhole_relay::log;
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
@@ -84,4 +86,10 @@ pub fn start_log() {
         .with_target(false);
     // A second start in one process (tests) changes nothing.
     let _ = log.try_init();
+}
+
+/// Starts the log of a relay in the foreground: as its flags say, or what `AGENT_WORMHOLE_LOG` or `RUST_LOG` ask for.
+pub fn start_relay_log(args: &RelayArgs) {
+    let asked = [LOG_VARIABLE, "RUST_LOG"].into_iter().find_map(|variable| std::env::var(variable).ok());
+    log::start(args.log_format, args.log_level, asked.as_deref(), person_watches(), io::stderr);
 }

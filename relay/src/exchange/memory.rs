@@ -8,6 +8,7 @@ mod channel;
 mod ledger;
 mod state;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use rand_core::OsRng;
 
 use self::state::State;
-use super::{Caller, Due, Ended, Exchange, Pushed, Refusal, Seated};
+use super::{Caller, Due, Ended, Exchange, Pushed, Refusal, Seated, Usage};
 use crate::options::Options;
 use crate::rules::{SeatHash, fresh_id};
 use crate::wire::{Id, Mood, Resume, Role};
@@ -25,6 +26,8 @@ use crate::wire::{Id, Mood, Resume, Role};
 pub struct Memory {
     boot: Id,
     state: Mutex<State>,
+    /// Spreads the channels over the slots of a drain.
+    slots: RandomState,
 }
 
 /// One socket's hold on a seat.
@@ -43,7 +46,8 @@ impl Memory {
     #[must_use]
     pub fn new(options: &Options, now: Instant) -> Self {
         let boot = fresh_id(&mut OsRng);
-        Self { boot, state: Mutex::new(State::new(options.clone(), boot, now)) }
+        let state = Mutex::new(State::new(options.clone(), boot, now));
+        Self { boot, state, slots: RandomState::new() }
     }
 
     /// Bytes held in queues, overhead included.
@@ -67,6 +71,19 @@ impl Exchange for Memory {
 
     fn is_ready(&self) -> bool {
         true
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        let state = self.state();
+        Some(Usage { channels: state.channels(), queued: state.held() })
+    }
+
+    fn slot(&self, hold: &Hold) -> u64 {
+        self.slots.hash_one(hold.key)
     }
 
     async fn allocate(&self, caller: Caller, now: Instant) -> Result<Seated<Hold>, Refusal> {

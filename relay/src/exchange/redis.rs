@@ -15,18 +15,19 @@ mod script;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand_core::{OsRng, RngCore as _};
+use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use self::hold::{Bells, Handed};
 use self::link::{Answer, Ask, Link};
 use self::reply::Reply;
 use self::script::{Scripts, letter};
-use super::{Bell, Caller, Due, Ended, Exchange, Pushed, Refusal, Seated};
+use super::{Bell, Caller, Due, Ended, Exchange, Pushed, Refusal, Seated, Usage};
 use crate::options::Options;
 use crate::rules::{Nameplate, SeatHash, Source, fresh_id};
 use crate::wire::{ErrorCode, Id, Mood, Resume, Role};
@@ -61,6 +62,8 @@ struct Inner {
     link: Link,
     scripts: Scripts,
     bells: Arc<Bells>,
+    /// As of the last sweep.
+    usage: Mutex<Option<Usage>>,
 }
 
 /// What a seat is asked with.
@@ -82,7 +85,7 @@ impl Redis {
         let bells = Arc::<Bells>::default();
         let scripts = Scripts::new(options);
         let link = Link::open(url, prefix, scripts.keep(), bells.clone()).await?;
-        Ok(Self { inner: Arc::new(Inner { link, scripts, bells }) })
+        Ok(Self { inner: Arc::new(Inner { link, scripts, bells, usage: Mutex::default() }) })
     }
 
     /// Runs a seating script in a task of its own: a client that goes away does not leave the step half asked.
@@ -102,6 +105,11 @@ impl Redis {
 }
 
 impl Inner {
+    /// Nothing panics while it is held.
+    fn usage(&self) -> MutexGuard<'_, Option<Usage>> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks for a seat until the store has answered.
     async fn seat(
         self: &Arc<Self>,
@@ -126,9 +134,9 @@ impl Inner {
                 Answer::Again => continue,
             };
             self.bells.ring(&reply.rings);
-            if let Some(code) = reply.refusal() {
+            if let Some(refusal) = reply.refusal() {
                 self.bells.remove(number);
-                return Err(code.into());
+                return Err(refusal);
             }
             let key = key.clone().unwrap_or_else(|| reply.text(1));
             let hold = Hold::new(key, asking.role, reply.number(0), live.boot, number, self);
@@ -188,6 +196,21 @@ impl Exchange for Redis {
 
     fn is_ready(&self) -> bool {
         self.inner.link.is_up()
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        *self.inner.usage()
+    }
+
+    fn slot(&self, hold: &Hold) -> u64 {
+        // The same at every instance, which no hasher of a process would be.
+        let digest: [u8; 32] = Sha256::digest(hold.key.as_bytes()).into();
+        let [a, b, c, d, e, f, g, h, ..] = digest;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
     async fn allocate(&self, caller: Caller, now: Instant) -> Result<Seated<Hold>, Refusal> {
@@ -336,6 +359,10 @@ impl Exchange for Redis {
             let ask = Ask { script: &inner.scripts.sweep, boot: &live.boot, now, args: &args, bulk: false };
             let Answer::Reply(reply) = inner.link.ask(&live, ask).await else { return };
             inner.bells.ring(&reply.rings);
+            if reply.is_ok() {
+                let sum = |at| usize::try_from(reply.number(at)).unwrap_or(usize::MAX);
+                *inner.usage() = Some(Usage { channels: sum(1), queued: sum(2) });
+            }
             if !reply.is_ok() || reply.number(0) < SWEPT as u64 {
                 return;
             }

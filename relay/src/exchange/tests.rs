@@ -32,6 +32,8 @@ macro_rules! suite {
         $crate::exchange::tests::suite!($make;
             seats::a_join_pairs_with_a_fresh_channel,
             seats::a_third_party_is_refused_like_a_stranger,
+            seats::both_ends_share_a_slot_and_channels_do_not,
+            seats::a_sweep_tells_what_the_store_holds,
             seats::the_host_may_be_away_when_it_is_joined,
             seats::a_resume_replaces_the_socket_before_it,
             seats::a_wrong_seat_resumes_nothing,
@@ -186,6 +188,7 @@ fn refused<S>(result: Result<Seated<S>, Refusal>) -> ErrorCode {
     match result {
         Ok(_) => panic!("seated"),
         Err(Refusal::Code(code)) => code,
+        Err(Refusal::Crowded) => ErrorCode::UnableToJoin,
         Err(Refusal::Away) => panic!("the store is away"),
     }
 }

@@ -1,8 +1,12 @@
 //! A relay to talk to, and a client that talks to it in the words of `wire`.
 #![allow(dead_code, reason = "each suite uses its part")]
 
+use std::cell::RefCell;
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Once;
 
+use agent_wormhole_relay::exchange::Exchange;
 use agent_wormhole_relay::options::Options;
 use agent_wormhole_relay::rules::Source;
 use agent_wormhole_relay::server::Server;
@@ -17,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tracing_subscriber::EnvFilter;
 
 /// Bytes between a client and the relay that nobody has read: what a kernel would buffer.
 pub const PIPE: usize = 64 * 1024;
@@ -56,7 +61,7 @@ impl Running {
 }
 
 /// A client of this source over a pipe in memory: no kernel, so paused time is exact.
-pub async fn piped(server: &Server, source: Source) -> Client {
+pub async fn piped<E: Exchange>(server: &Server<E>, source: Source) -> Client {
     let (ours, theirs) = tokio::io::duplex(PIPE);
     server.serve_connection(theirs, source);
     Client::over(ours).await
@@ -210,4 +215,42 @@ pub async fn pair(host: &mut Client, peer: &mut Client) -> (Seat, Seat) {
     assert_eq!(host.paired().await, channel);
     let seat = |role, seat| Seat { role, seat, boot: welcome.boot, channel, nameplate: nameplate.clone() };
     (seat(Role::Host, welcome.seat), seat(Role::Peer, peer_welcome.seat))
+}
+
+thread_local! {
+    /// What this thread logged.
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The log of this thread, everything of it, without times, whose digits are anything. One subscriber serves all threads:
+/// with one for each, `tracing` may miss lines while another one comes or goes.
+#[derive(Clone, Copy)]
+pub struct Log;
+
+impl Log {
+    /// Forgets what this thread logged so far.
+    pub fn listen() -> Self {
+        static STARTED: Once = Once::new();
+        STARTED.call_once(|| {
+            let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::new("trace")).without_time();
+            log.with_ansi(false).with_writer(|| Self).init();
+        });
+        LOGGED.take();
+        Self
+    }
+
+    pub fn text(self) -> String {
+        LOGGED.with_borrow(|lines| String::from_utf8(lines.clone()).expect("text"))
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOGGED.with_borrow_mut(|lines| lines.extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -11,7 +11,7 @@ use rand_core::RngCore;
 use super::Hold;
 use super::channel::{Channel, Presence, Seat};
 use super::ledger::Ledger;
-use crate::exchange::{Caller, Due, Ended, Pushed};
+use crate::exchange::{Caller, Due, Ended, Pushed, Refusal};
 use crate::options::Options;
 use crate::rules::{
     self, ChannelRate, MAX_CHANNELS, Nameplate, Nameplates, Room, SeatHash, Source, Sources, Verdict,
@@ -60,6 +60,10 @@ impl State {
         self.ledger.total()
     }
 
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
     pub fn allocate(
         &mut self,
         caller: Caller,
@@ -82,9 +86,9 @@ impl State {
         hash: SeatHash,
         id: Id,
         now: Instant,
-    ) -> Result<(Hold, Nameplate), ErrorCode> {
+    ) -> Result<(Hold, Nameplate), Refusal> {
         if !self.ledger.sources.may_join(caller.source, now) {
-            return Err(ErrorCode::TooManyFailedJoins);
+            return Err(ErrorCode::TooManyFailedJoins.into());
         }
         let found = Nameplate::parse(nameplate).and_then(|n| Some((n, *self.nameplates.find(n)?)));
         let epoch = self.next();
@@ -94,7 +98,7 @@ impl State {
         });
         let Some((nameplate, key, channel)) = free else {
             self.ledger.sources.failed_join(caller.source, now);
-            return Err(ErrorCode::UnableToJoin);
+            return Err(found.map_or(ErrorCode::UnableToJoin.into(), |_| Refusal::Crowded));
         };
         channel.id = Some(id);
         channel.active_at = now;

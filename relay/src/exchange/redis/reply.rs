@@ -9,7 +9,7 @@ use bytes::Bytes;
 use redis::Value;
 
 use super::hold::Given;
-use crate::exchange::{Due, Ended};
+use crate::exchange::{Due, Ended, Refusal};
 use crate::rules::FRAME_OVERHEAD;
 use crate::wire::{ErrorCode, Id, Status};
 
@@ -43,16 +43,17 @@ impl Reply {
     }
 
     /// Why nobody was seated.
-    pub fn refusal(&self) -> Option<ErrorCode> {
-        Some(match self.word.as_str() {
+    pub fn refusal(&self) -> Option<Refusal> {
+        Some(Refusal::Code(match self.word.as_str() {
             "ok" => return None,
+            "crowded" => return Some(Refusal::Crowded),
             "unable_to_join" => ErrorCode::UnableToJoin,
             "nameplate_lost" => ErrorCode::NameplateLost,
             "unable_to_resume" => ErrorCode::UnableToResume,
             "too_many_channels" => ErrorCode::TooManyChannels,
             "too_many_failed_joins" => ErrorCode::TooManyFailedJoins,
             _ => ErrorCode::Busy,
-        })
+        }))
     }
 
     /// Why the hold is over.

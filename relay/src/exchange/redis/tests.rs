@@ -51,6 +51,7 @@ async fn a_channel_spans_instances_and_each_wakes_the_others() {
     rung(&host.bell).await;
     let channel = paired(&host.pop(&one, 0, now).await);
     assert_eq!(paired(&peer.pop(&two, 0, now).await), channel);
+    assert_eq!(one.slot(&host.hold), two.slot(&peer.hold));
     rang(&peer.bell);
     host.push(&one, "there", now).await;
     rung(&peer.bell).await;

@@ -1,7 +1,7 @@
 //! Seats, pairing, presence, limits, expiry.
 
 use super::*;
-use crate::exchange::Ended;
+use crate::exchange::{Ended, Usage};
 use crate::rules::UNCLAIMED_ABSENCE;
 use crate::wire::Mood;
 
@@ -32,6 +32,44 @@ pub(in crate::exchange) async fn a_third_party_is_refused_like_a_stranger<E: Exc
         let refusal = refused(store.join(at, caller(10 + n as u8), now).await);
         assert_eq!(refusal, ErrorCode::UnableToJoin, "{at}");
     }
+    // The operator's counters know the difference.
+    assert_eq!(store.join(&nameplate, caller(3), now).await.err(), Some(Refusal::Crowded));
+    assert_eq!(store.join("1", caller(3), now).await.err(), Some(Refusal::Code(ErrorCode::UnableToJoin)));
+}
+
+pub(in crate::exchange) async fn both_ends_share_a_slot_and_channels_do_not<E: Exchange>(
+    make: impl AsyncFn(Options, Instant) -> E,
+    now: Instant,
+) {
+    let store = make(Options::default(), now).await;
+    let mut slots = Vec::new();
+    for _ in 0..20 {
+        let (host, peer, _) = pair(&store, now).await;
+        assert_eq!(store.slot(&host.hold), store.slot(&peer.hold));
+        // Only the upper half counts.
+        slots.push(store.slot(&host.hold) >> 32);
+    }
+    slots.sort_unstable();
+    slots.dedup();
+    // Two of twenty share one of 2^32 once in twenty million runs.
+    assert_eq!(slots.len(), 20);
+}
+
+pub(in crate::exchange) async fn a_sweep_tells_what_the_store_holds<E: Exchange>(
+    make: impl AsyncFn(Options, Instant) -> E,
+    now: Instant,
+) {
+    let store = make(Options::default(), now).await;
+    let (host, peer, _) = pair(&store, now).await;
+    host.push(&store, vec![0; 1000], now).await;
+    store.sweep(now).await;
+    let held = 1000 + crate::rules::FRAME_OVERHEAD;
+    assert_eq!(store.usage(), Some(Usage { channels: 1, queued: held }));
+    assert_eq!(peer.drain(&store, now).await.len(), 1);
+    store.bye(host.hold, Mood::Happy, now).await;
+    store.bye(peer.hold, Mood::Happy, now).await;
+    store.sweep(now).await;
+    assert_eq!(store.usage(), Some(Usage { channels: 0, queued: 0 }));
 }
 
 pub(in crate::exchange) async fn the_host_may_be_away_when_it_is_joined<E: Exchange>(

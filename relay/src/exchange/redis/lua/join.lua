@@ -10,7 +10,8 @@ if known and known[1] == hash then return { 'ok', rings, tonumber(known[2]), key
 if not may_join(source) then return { 'too_many_failed_joins' } end
 if not known or known[1] or not known[3] then
   failed_join(source)
-  return { 'unable_to_join' }
+  -- Of a third party only the operator's counters know.
+  return { known and known[1] and 'crowded' or 'unable_to_join' }
 end
 redis.call('HSET', c, 'id', id, 'active', ARGV[2])
 redis.call('SET', id_of(id), key, 'PX', L.keep)

@@ -1,5 +1,5 @@
 -- Forgets channels that are over, renews the expiry of those that are not. ARGV 4: how many to look at. Replies ok, rings,
--- how many it looked at.
+-- how many it looked at, how many channels there are, and what they hold in bytes.
 local seen = redis.call('ZRANGEBYSCORE', DUE, '-inf', NOW, 'LIMIT', 0, tonumber(ARGV[4]))
 for _, key in ipairs(seen) do
   local c = channel_of(key)
@@ -36,4 +36,5 @@ if #seen > 0 then
   keep(LEDGER)
 end
 wake_waiting()
-return { 'ok', rings, #seen }
+local sums = redis.call('HMGET', LEDGER, 'channels', 'total')
+return { 'ok', rings, #seen, tonumber(sums[1] or 0), tonumber(sums[2] or 0) }
