@@ -59,6 +59,8 @@ pub struct Options {
     pub max_connections: usize,
     /// Connections of one source at a time; 0 is unlimited.
     pub connections_per_source: usize,
+    /// Whether a client may tell its whole code, as those of 0.1.5 do.
+    pub legacy_clients: bool,
 }
 
 impl Default for Options {
@@ -75,6 +77,7 @@ impl Default for Options {
             memory_per_source: share(MEMORY, MAX_FRAME),
             max_connections: MAX_CONNECTIONS,
             connections_per_source: CONNECTIONS_PER_SOURCE,
+            legacy_clients: true,
         }
     }
 }

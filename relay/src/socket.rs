@@ -4,6 +4,8 @@
 //! exchange, never here, except the one that has no room yet. One task for each socket: reading, writing and waiting
 //! are polled side by side, so a socket that cannot be written is still read.
 
+mod hearing;
+
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -17,8 +19,9 @@ use tokio::time::{
     Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until, timeout, timeout_at,
 };
 
+use self::hearing::Hearing;
 use crate::exchange::{Caller, Due, Ended, Exchange, Pushed, Refusal, Seated};
-use crate::rules::{Nameplate, Source};
+use crate::rules::{CodeHash, Nameplate, Source};
 use crate::server::{Registered, Shared};
 use crate::websocket::{Allotment, Fault, Incoming, Websocket};
 use crate::wire::{ClientMessage, ErrorCode, Limits, Mood, PING_EVERY_SECS, ServerMessage, Status, Welcome};
@@ -32,6 +35,10 @@ const SILENT_PINGS: u32 = 3;
 /// Pings in a row without a byte in either direction while output waits, after which a socket is dead even if it is not
 /// read: 60 s. Otherwise two ends that are gone, with their queues full, would hold each other's connection.
 const STUCK_PINGS: u32 = 6;
+/// Close code of a websocket whose purpose is fulfilled.
+const NORMAL: u16 = 1000;
+/// Close code of a client that ends.
+const GOING_AWAY: u16 = 1001;
 /// Bytes of frames that are read, so that pings behind them are answered, while the store is being waited for: this and
 /// the frame that goes beyond it.
 const STASH: usize = 64 << 10;
@@ -43,8 +50,8 @@ const STASHED: usize = 64;
 enum Ending {
     /// The client said `bye`.
     Bye(Mood),
-    /// The client closed. It may resume.
-    Closed,
+    /// The client closed, with this code. It may resume.
+    Closed(Option<u16>),
     /// No byte for 30 s, or for 60 s if it is not read and takes nothing.
     Silent,
     /// No hello in time.
@@ -66,7 +73,7 @@ impl Ending {
     /// are for people who read traces.
     fn close(&self) -> Option<(u16, &'static str)> {
         Some(match self {
-            Self::Closed | Self::Silent | Self::Fault(Fault::Gone) => return None,
+            Self::Closed(_) | Self::Silent | Self::Fault(Fault::Gone) => return None,
             Self::Bye(_) => (1000, "bye"),
             Self::NoHello => (1008, "no hello in time"),
             Self::Refused(_) => (1008, "refused"),
@@ -90,7 +97,7 @@ impl Ending {
             }
             Self::Stopping => Some(ServerMessage::Status(Status::GoingAway).encode()),
             Self::Bye(_)
-            | Self::Closed
+            | Self::Closed(_)
             | Self::Silent
             | Self::NoHello
             | Self::Ended(_)
@@ -124,27 +131,31 @@ impl From<Fault> for Ending {
 /// Runs one websocket to its end.
 pub(crate) async fn run<E: Exchange>(mut ws: Websocket, source: Source, shared: Arc<Shared<E>>) {
     let registered = shared.register();
-    let ending = match hello(&mut ws, source, &shared, &registered).await {
-        Ok(seated) => converse(&mut ws, seated, source, &shared, &registered).await,
-        Err(ending) => ending,
+    let (ending, hears) = match hello(&mut ws, source, &shared, &registered).await {
+        Ok((seated, hears)) => {
+            (converse(&mut ws, seated, hears, source, &shared, &registered).await, hears == Hearing::All)
+        }
+        Err(ending) => (ending, true),
     };
     tracing::debug!(?ending, "a websocket ends");
     drop(registered);
     match (ending.close(), ending) {
-        (Some((code, reason)), ending) => ws.close(ending.last_words(), code, reason).await,
-        (None, Ending::Closed) => ws.answer_close().await,
+        (Some((code, reason)), ending) => {
+            ws.close(ending.last_words().filter(|_| hears), code, reason).await;
+        }
+        (None, Ending::Closed(_)) => ws.answer_close().await,
         (None, _) => {}
     }
 }
 
-/// What a refusal says to people who read traces.
+/// What a refusal says to people who read traces, and to clients of 0.1.5, which know some of these words.
 fn words(code: ErrorCode) -> &'static str {
     match code {
-        ErrorCode::UnableToJoin => "there is nobody to join at this nameplate",
+        ErrorCode::UnableToJoin => "unable to join channel",
         ErrorCode::NameplateLost => "the nameplate is not yours any more",
         ErrorCode::UnableToResume => "there is no such seat to resume",
-        ErrorCode::TooManyChannels => "too many channels from this source",
-        ErrorCode::TooManyFailedJoins => "too many failed joins from this source",
+        ErrorCode::TooManyChannels => "too many channels",
+        ErrorCode::TooManyFailedJoins => "rate limited",
         ErrorCode::Busy => "the relay is full",
         ErrorCode::BadMessage => "not a message of this protocol, or not at this place",
         ErrorCode::Unknown => "refused",
@@ -157,16 +168,17 @@ async fn hello<E: Exchange>(
     source: Source,
     shared: &Shared<E>,
     registered: &Registered<'_, E>,
-) -> Result<Seated<E::Hold>, Ending> {
+) -> Result<(Seated<E::Hold>, Hearing), Ending> {
     let first = listen(ws, shared, registered);
     let text = match timeout(HELLO, first).await.unwrap_or(Err(Ending::NoHello))? {
         Incoming::Text(text) => text,
-        Incoming::Closed => return Err(Ending::Closed),
+        Incoming::Closed(code) => return Err(Ending::Closed(code)),
         Incoming::Frame(_) => return Err(Ending::Refused(ErrorCode::BadMessage)),
     };
     let caller = Caller { source, bell: registered.bell.clone() };
     let now = Instant::now().into_std();
     let exchange = &shared.exchange;
+    let mut hearing = Hearing::All;
     let seated = match ClientMessage::decode(&text) {
         Ok(ClientMessage::Allocate) => exchange.allocate(caller, now).await,
         Ok(ClientMessage::Join { nameplate }) => {
@@ -176,10 +188,18 @@ async fn hello<E: Exchange>(
             }
             seated
         }
+        Ok(ClientMessage::JoinCode(join)) => {
+            hearing = if join.statuses { Hearing::All } else { Hearing::Once };
+            let code = CodeHash::of(&join.code.0).filter(|_| shared.options.legacy_clients);
+            match code {
+                Some(code) => exchange.join_code(&code, join.role, caller, now).await,
+                None => Err(ErrorCode::UnableToJoin.into()),
+            }
+        }
         Ok(ClientMessage::Resume(claim)) => exchange.resume(&claim, caller, now).await,
         Ok(ClientMessage::Release | ClientMessage::Bye { .. }) | Err(_) => Err(ErrorCode::BadMessage.into()),
     };
-    seated.map_err(Ending::from)
+    Ok((seated?, hearing))
 }
 
 /// The next message of a client that has no seat, or the end.
@@ -231,7 +251,7 @@ async fn keep_back<E>(
             // How soon the end is noticed must not tell what the answer would have been.
             Ok(ended) => {
                 sleep_until(until).await;
-                return Err(ended.err().unwrap_or(Ending::Closed));
+                return Err(ended.err().unwrap_or(Ending::Closed(None)));
             }
         }
     }
@@ -257,6 +277,8 @@ struct Conversation<'a, E: Exchange> {
     shared: &'a Shared<E>,
     registered: &'a Registered<'a, E>,
     hold: &'a E::Hold,
+    /// What may be said to it.
+    hearing: Hearing,
     /// The frame that waits for room: the socket is not read meanwhile.
     parked: Option<Bytes>,
     /// What was read while the store was being waited for.
@@ -282,10 +304,11 @@ struct Conversation<'a, E: Exchange> {
     read_first: bool,
 }
 
-/// From the welcome to the end.
+/// From the first answer to the end.
 async fn converse<E: Exchange>(
     ws: &mut Websocket,
     seated: Seated<E::Hold>,
+    hearing: Hearing,
     source: Source,
     shared: &Shared<E>,
     registered: &Registered<'_, E>,
@@ -296,14 +319,9 @@ async fn converse<E: Exchange>(
         source,
         bell: registered.bell.clone(),
     });
-    let welcome = Welcome {
-        nameplate: seated.nameplate.map(|nameplate| nameplate.to_string()),
-        seat: seated.seat,
-        boot: shared.exchange.boot(),
-        limits: limits(shared),
-        notice: None,
-    };
-    ws.send_text(ServerMessage::Welcome(welcome).encode());
+    if hearing == Hearing::All {
+        ws.send_text(ServerMessage::Welcome(welcome(&seated, shared)).encode());
+    }
     let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut conversation = Conversation {
@@ -313,6 +331,7 @@ async fn converse<E: Exchange>(
         shared,
         registered,
         hold: &seated.hold,
+        hearing,
         parked: None,
         stash: VecDeque::new(),
         stashed: 0,
@@ -331,9 +350,23 @@ async fn converse<E: Exchange>(
     let now = Instant::now().into_std();
     match ending {
         Ending::Bye(mood) => shared.exchange.bye(seated.hold, mood, now).await,
+        // A client of 0.1.5 knows no other goodbye.
+        Ending::Closed(Some(NORMAL | GOING_AWAY)) if hearing != Hearing::All => {
+            shared.exchange.bye(seated.hold, Mood::Happy, now).await;
+        }
         _ => shared.exchange.leave(seated.hold, ws.take_written(), now).await,
     }
     ending
+}
+
+fn welcome<E: Exchange>(seated: &Seated<E::Hold>, shared: &Shared<E>) -> Welcome {
+    Welcome {
+        nameplate: seated.nameplate.map(|nameplate| nameplate.to_string()),
+        seat: seated.seat,
+        boot: shared.exchange.boot(),
+        limits: limits(shared),
+        notice: None,
+    }
 }
 
 fn limits<E>(shared: &Shared<E>) -> Limits {
@@ -490,8 +523,8 @@ impl<E: Exchange> Conversation<'_, E> {
         let asked = shared.exchange.pop(self.hold, written, Instant::now().into_std());
         let due = self.attend(asked).await??;
         let Due { statuses, frames, again } = due;
-        for status in statuses {
-            self.ws.send_text(ServerMessage::Status(status).encode());
+        for text in self.hearing.texts(statuses) {
+            self.ws.send_text(text);
         }
         self.in_flight = frames.len();
         for frame in frames {
@@ -504,11 +537,16 @@ impl<E: Exchange> Conversation<'_, E> {
     async fn handle(&mut self, incoming: Incoming) -> Result<(), Ending> {
         match incoming {
             Incoming::Frame(frame) => self.push(frame).await,
-            Incoming::Closed => Err(Ending::Closed),
+            Incoming::Closed(code) => Err(Ending::Closed(code)),
             Incoming::Text(text) => match ClientMessage::decode(&text) {
                 Ok(ClientMessage::Bye { mood }) => Err(Ending::Bye(mood)),
                 Ok(ClientMessage::Release) => self.release().await,
-                Ok(ClientMessage::Allocate | ClientMessage::Join { .. } | ClientMessage::Resume(_))
+                Ok(
+                    ClientMessage::Allocate
+                    | ClientMessage::Join { .. }
+                    | ClientMessage::JoinCode(_)
+                    | ClientMessage::Resume(_),
+                )
                 | Err(_) => Err(Ending::Refused(ErrorCode::BadMessage)),
             },
         }
