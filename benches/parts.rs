@@ -42,7 +42,8 @@ impl Pair {
         let secret = || Code::parse("7-cross-clock-marble", false).expect("a code").secret;
         let ends = [Role::Host, Role::Peer].map(|role| Session::new(role, &secret(), &mut OsRng));
         let mut pair = Self { ends, now: Instant::now() };
-        let limits = LinkLimits { max_frame: 1024 * 1024 + 64 * 1024, messages_per_minute: 0 };
+        let limits =
+            LinkLimits { max_frame: 1024 * 1024 + 64 * 1024, messages_per_minute: 0, relayed: false };
         for end in &mut pair.ends {
             end.handle_link(Link::Up { limits, greeted: false }, pair.now).expect("a link");
         }

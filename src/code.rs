@@ -17,10 +17,15 @@ pub const MAX_NAMEPLATE: usize = 10;
 const PREFIX: usize = 4;
 /// Longest text that is looked at as a code, in bytes.
 const MAX_CODE: usize = 256;
+/// Longest code that a relay is told, in bytes.
+const MAX_LEGACY_CODE: usize = 128;
+/// Numbers of this machine alone: six digits.
+const LOCAL: std::ops::Range<u32> = 100_000..1_000_000;
 /// Near words named for each unknown one.
 const NEAR: usize = 3;
 
-/// The public half: digits that the relay gave out, or the port of a direct host.
+/// The public half: digits that the relay gave out, or the port of a direct host. Beside a code that a relay is told it
+/// is a number that only this machine knows the channel by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Nameplate(String);
 
@@ -33,6 +38,12 @@ impl Nameplate {
         let digits =
             !text.is_empty() && text.len() <= MAX_NAMEPLATE && text.bytes().all(|b| b.is_ascii_digit());
         if digits { Ok(Self(text.to_owned())) } else { Err(CodeError::Nameplate) }
+    }
+
+    /// A number for a channel that has none of its own: drawn, so that it tells nothing, and longer than ports and most
+    /// numbers that relays give out.
+    fn local(rng: &mut impl RngCore) -> Self {
+        Self((LOCAL.start + rng.next_u32() % (LOCAL.end - LOCAL.start)).to_string())
     }
 
     /// The digits.
@@ -110,6 +121,18 @@ pub enum CodeError {
     /// Longer than any code.
     #[error("this is too long to be a code")]
     TooLong,
+    /// Three words without a number, where the relay is not to be told the code.
+    #[error(
+        "this code has no number: it is one of agent-wormhole 0.1, whose relay is told the code and can read all that is \
+         sent under it; add --legacy if that relay may do that"
+    )]
+    Wordy,
+    /// Not three plain words, where the relay is to be told the code.
+    #[error(
+        "with --legacy a code is three lower-case words and no number, as in acorn-amber-anvil; leave out --legacy for \
+         any other code"
+    )]
+    NotLegacy,
 }
 
 fn near_words(near: &[&str]) -> String {
@@ -119,17 +142,33 @@ fn near_words(near: &[&str]) -> String {
 impl Code {
     /// Draws three words for a nameplate, independently and uniformly.
     pub fn draw(nameplate: Nameplate, rng: &mut (impl CryptoRng + RngCore)) -> Self {
-        let list = Language::English.word_list();
         let mut text = Zeroizing::new(String::with_capacity(MAX_CODE));
         text.push_str(nameplate.as_str());
-        for _ in 0..WORDS {
-            // 2,048 divides 2^32: the remainder is uniform.
-            let mut draw = rng.next_u32();
-            text.push('-');
-            text.push_str(list[draw as usize % list.len()]);
-            draw.zeroize();
-        }
+        draw_words(&mut text, rng);
         Self { nameplate, secret: Secret(text) }
+    }
+
+    /// Draws three words for a code without a number, which the relay is told.
+    pub fn draw_legacy(rng: &mut (impl CryptoRng + RngCore)) -> Self {
+        let mut text = Zeroizing::new(String::with_capacity(MAX_CODE));
+        draw_words(&mut text, rng);
+        Self { nameplate: Nameplate::local(rng), secret: Secret(text) }
+    }
+
+    /// Reads a code without a number, which the relay is told: three words of any list, as they stand. `rng` gives the
+    /// number that stands for it on this machine.
+    ///
+    /// # Errors
+    /// [`CodeError::NotLegacy`], before anything is sent to anybody.
+    pub fn parse_legacy(text: &str, rng: &mut impl RngCore) -> Result<Self, CodeError> {
+        let text = text.trim();
+        let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
+        let plain = text.split('-').count() == WORDS && text.split('-').all(is_word);
+        if !plain || text.len() > MAX_LEGACY_CODE {
+            return Err(CodeError::NotLegacy);
+        }
+        let secret = Secret(Zeroizing::new(text.to_owned()));
+        Ok(Self { nameplate: Nameplate::local(rng), secret })
     }
 
     /// Reads a code as people type it: capitals, spaces, missing hyphens, words cut after four letters or more.
@@ -144,6 +183,9 @@ impl Code {
         if text.len() > MAX_CODE {
             return Err(CodeError::TooLong);
         }
+        if is_wordy(text) {
+            return Err(CodeError::Wordy);
+        }
         if any_words {
             let (digits, words) = text.split_once('-').ok_or(CodeError::Nameplate)?;
             let nameplate = Nameplate::parse(digits)?;
@@ -156,8 +198,7 @@ impl Code {
         let digits = lower.bytes().take_while(u8::is_ascii_digit).count();
         let (digits, rest) = lower.split_at(digits);
         let nameplate = Nameplate::parse(digits)?;
-        let separators = |c: char| c == '-' || c == '_' || c == '.' || c.is_whitespace();
-        let parts: Vec<&str> = rest.split(separators).filter(|p| !p.is_empty()).collect();
+        let parts: Vec<&str> = rest.split(is_separator).filter(|p| !p.is_empty()).collect();
         let words = resolve(&parts)?;
         let mut normal = Zeroizing::new(String::with_capacity(MAX_CODE));
         normal.push_str(nameplate.as_str());
@@ -167,6 +208,32 @@ impl Code {
         }
         Ok(Self { nameplate, secret: Secret(normal) })
     }
+}
+
+/// Appends three words, independently and uniformly, with hyphens between them and to what is there.
+fn draw_words(text: &mut String, rng: &mut (impl CryptoRng + RngCore)) {
+    let list = Language::English.word_list();
+    for _ in 0..WORDS {
+        if !text.is_empty() {
+            text.push('-');
+        }
+        // 2,048 divides 2^32: the remainder is uniform.
+        let mut draw = rng.next_u32();
+        text.push_str(list[draw as usize % list.len()]);
+        draw.zeroize();
+    }
+}
+
+/// Three words and nothing else, however they are joined.
+fn is_wordy(text: &str) -> bool {
+    let mut parts = text.split(is_separator).filter(|part| !part.is_empty());
+    let all_words = parts.clone().all(|part| part.bytes().all(|b| b.is_ascii_alphabetic()));
+    all_words && parts.by_ref().count() == WORDS
+}
+
+/// What people write between words.
+fn is_separator(c: char) -> bool {
+    c == '-' || c == '_' || c == '.' || c.is_whitespace()
 }
 
 /// The three words that these parts mean.
@@ -269,7 +336,10 @@ mod tests {
 
     #[test]
     fn what_is_no_code_is_refused_with_its_reason() {
-        assert_eq!(parsed("cross-clock-marble"), Err(CodeError::Nameplate));
+        assert_eq!(parsed("clock-marble"), Err(CodeError::Nameplate));
+        for wordy in ["cross-clock-marble", "Cross clock_marble", "acorn-amber-anvil"] {
+            assert_eq!(parsed(wordy), Err(CodeError::Wordy), "{wordy}");
+        }
         assert_eq!(parsed(""), Err(CodeError::Nameplate));
         assert_eq!(parsed("12345678901-cross-clock-marble"), Err(CodeError::Nameplate));
         assert_eq!(parsed("9471-cross-clock"), Err(CodeError::Count { found: 2 }));
@@ -292,6 +362,36 @@ mod tests {
             let text = code.secret.reveal().to_owned();
             assert_eq!(parsed(&text).as_deref(), Ok(text.as_str()));
             assert_eq!(format!("{code:?}"), "Code(4711-..)");
+        }
+    }
+
+    #[test]
+    fn a_code_for_the_relay_is_three_words_as_they_stand() {
+        let code = Code::parse_legacy(" acorn-amber-anvil\n", &mut OsRng).unwrap();
+        assert_eq!(code.secret.password(), b"acorn-amber-anvil");
+        let number = code.nameplate.as_str();
+        assert!(number.len() == 6 && !format!("{code:?}").contains("amber"), "{code:?}");
+        let longest = format!("{}-b-c", "x".repeat(MAX_LEGACY_CODE - 4));
+        assert!(Code::parse_legacy(&longest, &mut OsRng).is_ok());
+        let longer = format!("x{longest}");
+        for bad in [
+            "",
+            "a-b",
+            "a-b-c-d",
+            "Acorn-amber-anvil",
+            "a b c",
+            "9471-cross-clock-marble",
+            "a-b-3",
+            "a--c",
+            &longer,
+        ] {
+            assert_eq!(Code::parse_legacy(bad, &mut OsRng).err(), Some(CodeError::NotLegacy), "{bad}");
+        }
+        for _ in 0..100 {
+            let drawn = Code::draw_legacy(&mut OsRng);
+            let text = drawn.secret.reveal();
+            assert!(Code::parse_legacy(text, &mut OsRng).is_ok(), "{text}");
+            assert_eq!(parsed(text), Err(CodeError::Wordy));
         }
     }
 

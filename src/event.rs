@@ -4,17 +4,18 @@
 //! string through the one escaper. Reads no clock and writes no file: the number and the time are arguments
 //! ([`Stamp`]). Readers ignore members that they do not know.
 
+/// The first line.
+mod channel;
 /// The one escaper.
 pub mod escape;
 /// `status.json`.
 pub mod state;
 
-use std::fmt;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use zeroize::Zeroizing;
 
+pub use self::channel::{ChannelEvent, Via};
 use self::escape::{push_json, shortened};
 
 /// Longest body that stands in a line, in bytes; a longer text has `saved_to` and `size` only.
@@ -221,6 +222,8 @@ pub type Detail = Option<String>;
 pub enum StatusEvent {
     /// It exists: the first line of a host or a connected end.
     Channel(ChannelEvent),
+    /// The relay is told this code, and can read all that is sent under it.
+    LegacyCode(Detail),
     /// It waits for the peer.
     Waiting(Detail),
     /// The handshake is done.
@@ -277,6 +280,7 @@ impl StatusEvent {
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Channel(_) => "channel",
+            Self::LegacyCode(_) => "legacy_code",
             Self::Waiting(_) => "waiting",
             Self::Connected { .. } => "connected",
             Self::Reconnecting(_) => "reconnecting",
@@ -322,7 +326,8 @@ impl StatusEvent {
             }
             Self::Burst { count } => line.number("count", *count),
             Self::Rotated => line.text("detail", "earlier lines are in log.1.jsonl"),
-            Self::Waiting(detail)
+            Self::LegacyCode(detail)
+            | Self::Waiting(detail)
             | Self::Reconnecting(detail)
             | Self::Reconnected(detail)
             | Self::PeerAway(detail)
@@ -338,87 +343,6 @@ impl StatusEvent {
             | Self::Timeout(detail)
             | Self::Error(detail) => line.detail(detail),
         }
-    }
-}
-
-/// Where a new channel is, and how the peer gets in.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ChannelEvent {
-    /// The code; in no line on disk. `None` on the side that was given it.
-    pub code: Option<Zeroizing<String>>,
-    /// The public part of the code.
-    pub nameplate: String,
-    /// The channel's directory, absolute.
-    pub mount: String,
-    /// Which back end it is: `fuse` or `dir`.
-    pub backend: String,
-    /// Why it is `dir`.
-    pub why: Option<String>,
-    /// How the peer reaches this host; `None` on the side that connects.
-    pub via: Option<Via>,
-}
-
-/// Prints no code.
-impl fmt::Debug for ChannelEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChannelEvent").field("nameplate", &self.nameplate).finish_non_exhaustive()
-    }
-}
-
-impl ChannelEvent {
-    fn members(&self, line: &mut Line, audience: Audience) {
-        let code = self.code.as_ref().filter(|_| audience == Audience::Starter);
-        match code {
-            Some(code) => line.text("code", code),
-            None => line.text("nameplate", &self.nameplate),
-        }
-        line.text("mount", &self.mount);
-        if let (Some(code), Some(via)) = (code, &self.via) {
-            line.text("connect", &via.connect_command(code));
-        }
-        line.text("backend", &self.backend);
-        if let Some(why) = &self.why {
-            line.text("detail", why);
-        }
-    }
-}
-
-/// How a peer reaches a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Via {
-    /// Through the relay that it finds without being told.
-    Default,
-    /// Through this relay.
-    Relay {
-        /// Its URL.
-        url: String,
-    },
-    /// Directly; the port is the nameplate.
-    Direct {
-        /// A name or an address of this machine.
-        host: String,
-    },
-}
-
-impl Via {
-    /// The complete command for the peer to paste.
-    #[must_use]
-    pub fn connect_command(&self, code: &str) -> Zeroizing<String> {
-        Zeroizing::new(match self {
-            Self::Default => format!("agent-wormhole connect {code}"),
-            Self::Relay { url } => format!("agent-wormhole connect {code} --relay {}", quoted(url)),
-            Self::Direct { host } => format!("agent-wormhole connect {}", quoted(&format!("{code}@{host}"))),
-        })
-    }
-}
-
-/// One word for a shell.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 

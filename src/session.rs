@@ -35,6 +35,8 @@ pub struct LinkLimits {
     pub max_frame: usize,
     /// Messages a minute; 0 is unlimited.
     pub messages_per_minute: u64,
+    /// It leads through a relay.
+    pub relayed: bool,
 }
 
 /// A change of the link. A reconnect is an input, not a secret of the transport.

@@ -79,6 +79,8 @@ pub struct LinkLimits {
     pub max_frame: usize,
     /// Messages a minute; 0 is unlimited.
     pub messages_per_minute: u64,
+    /// It leads through a relay.
+    pub relayed: bool,
 }
 
 /// What a transport tells.
@@ -110,6 +112,11 @@ pub enum TransportEvent {
     },
     /// The relay delays this channel.
     Throttled,
+    /// The relay says that a 0.1 peer lost its connection: it has a minute to come back. From any other peer the session
+    /// hears itself.
+    PeerAway,
+    /// It is back.
+    PeerBack,
     /// The transport has ended and will not come back.
     Failed(TransportError),
 }
@@ -124,7 +131,7 @@ pub enum Control {
     /// The handshake is done with a protocol-2 peer: resume with this key (direct), resume the seat (relay). Until this
     /// or [`Control::ProvenLegacy`] a direct link delivers the two frames of a handshake and no more.
     Proven(ResumeKey),
-    /// The handshake is done with a 0.1 peer: larger frames, no pings, no resume.
+    /// The handshake is done with a 0.1 peer: larger frames, no pings, no resume of this end's own connection.
     ProvenLegacy,
     /// Send what waits in `frames`, say goodbye, end.
     Close(Farewell),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use agent_wormhole::crypto::resume::ResumeKey;
 use agent_wormhole::transport::local::Local;
-use agent_wormhole::transport::relay::{Endpoint, allocate, join};
+use agent_wormhole::transport::relay::{Endpoint, Role, allocate, join, meet};
 use agent_wormhole::transport::{
     Control, Farewell, MAX_FRAME, OutFrame, Transport, TransportError, TransportEvent,
 };
@@ -191,6 +191,114 @@ async fn a_waiting_host_keeps_its_nameplate() {
         carries(&mut host, 1, &mut peer, 1).await;
     })
     .await;
+}
+
+/// Both ends under a code that the relay is told.
+async fn met(host_at: Endpoint, peer_at: Endpoint) -> (Transport, Transport) {
+    let mut host = meet(host_at, Role::Host, CODE).await.unwrap();
+    let mut peer = meet(peer_at, Role::Peer, CODE).await.unwrap();
+    assert_eq!((up(&mut host).await, up(&mut peer).await), (1, 1));
+    (host, peer)
+}
+
+/// A code of three words.
+const CODE: &str = "acorn-amber-anvil";
+
+#[tokio::test]
+async fn under_a_code_both_ends_meet_and_come_back_at_any_time() {
+    within(async {
+        let port = relay().await;
+        let (to, from) = (watch::Sender::new(port), watch::Sender::new(port));
+        let mut host = meet(proxy(&to).await, Role::Host, CODE).await.unwrap();
+        // Nobody was there yet.
+        to.send(port).unwrap();
+        let mut peer = meet(proxy(&from).await, Role::Peer, CODE).await.unwrap();
+        assert_eq!(up(&mut peer).await, 1);
+        let mut far = back(&mut host).await;
+        // Nobody has proved anything yet.
+        from.send(port).unwrap();
+        let mut near = back(&mut peer).await;
+        carries(&mut host, far, &mut peer, near).await;
+        prove(&host);
+        prove(&peer);
+        for _ in 0..3 {
+            to.send(port).unwrap();
+            far = back(&mut host).await;
+            from.send(port).unwrap();
+            near = back(&mut peer).await;
+            carries(&mut host, far, &mut peer, near).await;
+        }
+        host.control.send(Control::Close(Farewell::Happy)).unwrap();
+        while host.events.recv().await.is_some() {}
+        assert!(meet(at(port), Role::Peer, CODE).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn under_a_code_a_released_peer_makes_room_for_the_next() {
+    within(async {
+        let port = relay().await;
+        let (mut host, mut squatter) = met(at(port), at(port)).await;
+        host.control.send(Control::Release).unwrap();
+        down(&mut host).await;
+        down(&mut squatter).await;
+        let mut peer = meet(at(port), Role::Peer, CODE).await.unwrap();
+        assert_eq!((up(&mut host).await, up(&mut peer).await), (2, 1));
+        carries(&mut host, 2, &mut peer, 1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_peer_of_0_1_may_lose_its_connection_and_has_its_time_to_come_back() {
+    within(async {
+        let port = relay().await;
+        let from = watch::Sender::new(port);
+        let (mut host, mut peer) = met(at(port), proxy(&from).await).await;
+        host.control.send(Control::ProvenLegacy).unwrap();
+        prove(&peer);
+        for _ in 0..2 {
+            from.send(port).unwrap();
+            assert!(matches!(event(&mut host).await, TransportEvent::PeerAway));
+            assert!(matches!(event(&mut host).await, TransportEvent::PeerBack));
+            let near = back(&mut peer).await;
+            send(&peer, near, vec![5; 100]).await;
+            assert_eq!(frame(&mut host).await, [5; 100][..]);
+        }
+        // Its goodbye is the end, after its last frame.
+        peer.control.send(Control::Close(Farewell::Happy)).unwrap();
+        assert!(matches!(event(&mut host).await, TransportEvent::Failed(TransportError::LegacyEnd)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_peer_of_0_1_that_stays_away_has_gone() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut ws = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
+        let id = "02".repeat(16);
+        let paired = format!(r#"{{"type":"status","event":"paired","channel":"{id}","boot":"{id}"}}"#);
+        let away = r#"{"type":"status","event":"peer_away"}"#.to_owned();
+        for text in [welcome(0, "9471", None), paired, away] {
+            ws.send(Message::text(text)).await.unwrap();
+        }
+        // It lives: only the other end is gone.
+        let mut ping = tokio::time::interval(Duration::from_secs(10));
+        while ws.send(Message::Ping(Bytes::new())).await.is_ok() {
+            ping.tick().await;
+        }
+    });
+    let mut host = meet(at(port), Role::Host, CODE).await.unwrap();
+    assert_eq!(up(&mut host).await, 1);
+    host.control.send(Control::ProvenLegacy).unwrap();
+    assert!(matches!(event(&mut host).await, TransportEvent::PeerAway));
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    assert!(matches!(event(&mut host).await, TransportEvent::Failed(TransportError::LegacyEnd)));
+    assert!((59..=60).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }
 
 #[tokio::test]

@@ -108,6 +108,10 @@ pub struct RelayArgs {
         env = "AGENT_WORMHOLE_RELAY_REDIS_PREFIX"
     )]
     pub redis_prefix: String,
+    /// Refuse clients that tell the relay their whole code, as agent-wormhole 0.1.5 does
+    #[arg(long, value_parser = clap::builder::FalseyValueParser::new(),
+          env = "AGENT_WORMHOLE_RELAY_NO_LEGACY_CLIENTS")]
+    pub no_legacy_clients: bool,
     /// Connections at a time
     #[arg(long, value_name = "N", default_value_t = options::MAX_CONNECTIONS,
           env = "AGENT_WORMHOLE_RELAY_MAX_CONNECTIONS")]
@@ -176,6 +180,7 @@ impl RelayArgs {
             max_connections: self.max_connections,
             connections_per_source: self.connections_per_source,
             drain: self.drain,
+            legacy_clients: !self.no_legacy_clients,
             ..Options::default()
         }
         .with_memory(self.memory, self.max_frame)
@@ -343,5 +348,7 @@ mod tests {
         let args = Program::parse_from(["relay", "--messages-per-minute", "0", "--bytes-per-minute", "0"]);
         let options = args.relay.options();
         assert_eq!((options.messages_per_minute, options.bytes_per_minute), (0, 0));
+        assert!(options.legacy_clients);
+        assert!(!Program::parse_from(["relay", "--no-legacy-clients"]).relay.options().legacy_clients);
     }
 }

@@ -13,8 +13,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 
-use crate::rules::{Nameplate, Source};
-use crate::wire::{ErrorCode, Id, Mood, Resume, Status};
+use crate::rules::{CodeHash, Nameplate, Source};
+use crate::wire::{ErrorCode, Id, Mood, Resume, Role, Status};
 
 pub mod memory;
 pub mod redis;
@@ -26,6 +26,9 @@ mod tests;
 const POP_BYTES: usize = 64 << 10;
 /// ... and of this many frames.
 const POP_FRAMES: usize = 64;
+/// A client of 0.1.5 does not survive a frame that comes twice: under a code each frame has a write of its own, so that
+/// it is known which ones were written.
+const POP_FRAMES_BY_CODE: usize = 1;
 /// Senders that are woken when memory is freed. Who still does not fit waits again behind the others.
 const WOKEN_AT_ONCE: usize = 16;
 
@@ -72,7 +75,7 @@ pub struct Seated<S> {
     pub hold: S,
     /// The credential for `resume`.
     pub seat: Id,
-    /// The nameplate, unless a paired end resumed by its channel.
+    /// The nameplate, unless a paired end resumed by its channel, or there is none because there is a code.
     pub nameplate: Option<Nameplate>,
 }
 
@@ -186,6 +189,32 @@ pub trait Exchange: Send + Sync + 'static {
     fn join(
         &self,
         nameplate: &str,
+        caller: Caller,
+        now: Instant,
+    ) -> impl Future<Output = Result<Seated<Self::Hold>, Refusal>> + Send;
+
+    /// Either seat under a code that the relay was told: for clients of 0.1.5, and for ends that talk to them.
+    ///
+    /// - A host makes the channel, which counts for its source, or takes its seat back; a peer takes its seat, which
+    ///   pairs, or takes it back. For a peer there has to be a host's channel: present, or away for less than the
+    ///   unclaimed absence.
+    /// - A seat is taken back (as by a resume: the socket before it is [`Ended::Replaced`], frames that were not written
+    ///   are due again, and `Paired` is due again where it holds) if its socket is away, or if that came from the
+    ///   caller's source. A seat that was left by `bye` or has another source's socket in it is not: `UnableToJoin`, and
+    ///   a failed join of the caller's. While a source has failed too often it is refused here, whatever its role.
+    /// - The seat has a credential as others have, with which it is resumed once the channel is paired; there is no
+    ///   nameplate. A host that `release`s its peer keeps its channel under the code.
+    /// - A `bye` of the host frees the code at once, as it frees a nameplate; a channel that expires does, too.
+    /// - The host's frames are taken before a peer has come ([`Pushed::Unpaired`] is for channels of a nameplate), a
+    ///   direction holds [`rules::CODE_QUEUE`](crate::rules::CODE_QUEUE), and frames are handed out one at a time: a
+    ///   client of 0.1.5 neither waits to be told nor survives a frame that comes twice.
+    ///
+    /// # Errors
+    /// What to refuse the client with.
+    fn join_code(
+        &self,
+        code: &CodeHash,
+        role: Role,
         caller: Caller,
         now: Instant,
     ) -> impl Future<Output = Result<Seated<Self::Hold>, Refusal>> + Send;

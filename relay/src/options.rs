@@ -63,6 +63,8 @@ pub struct Options {
     pub connections_per_source: usize,
     /// Over how long a relay that stops closes its sockets; `None`: [`DRAIN`] with a shared store, at once without.
     pub drain: Option<Duration>,
+    /// Whether a client may tell its whole code, as those of 0.1.5 do.
+    pub legacy_clients: bool,
 }
 
 impl Default for Options {
@@ -80,6 +82,7 @@ impl Default for Options {
             max_connections: MAX_CONNECTIONS,
             connections_per_source: CONNECTIONS_PER_SOURCE,
             drain: None,
+            legacy_clients: true,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! rule is tested on virtual time. Knows nothing of sockets, stores or locks.
 
 mod bucket;
+mod code;
 mod guesses;
 mod nameplate;
 mod room;
@@ -13,9 +14,10 @@ mod source;
 use std::time::{Duration, Instant};
 
 pub use bucket::{Bucket, ChannelRate, Draw};
+pub use code::CodeHash;
 pub use guesses::Guesses;
 pub use nameplate::{Nameplate, Nameplates, RETIRED_FOR, RETIRED_MAX};
-pub use room::{Ask, FRAME_OVERHEAD, QUEUE, Room, SOURCE_PARTS, STRAIGHT_PARTS, Verdict};
+pub use room::{Ask, CODE_QUEUE, FRAME_OVERHEAD, QUEUE, Room, SOURCE_PARTS, STRAIGHT_PARTS, Verdict};
 pub use seat::{SeatHash, fresh_id, tombstone};
 pub use source::{Source, Sources};
 
@@ -29,4 +31,14 @@ pub const MAX_CHANNELS: usize = 65_536;
 #[must_use]
 pub fn expired(since: Instant, lifetime: Duration, now: Instant) -> bool {
     now.saturating_duration_since(since) >= lifetime
+}
+
+/// A hash in hexadecimal digits.
+fn hex(hash: &[u8; 32]) -> String {
+    use std::fmt::Write as _;
+    hash.iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -4,6 +4,7 @@
 //! exchange, never here, except the one that has no room yet. One task for each socket: reading, writing and waiting
 //! are polled side by side, so a socket that cannot be written is still read.
 
+mod hearing;
 mod hello;
 
 use std::collections::VecDeque;
@@ -16,6 +17,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until};
 
+use self::hearing::Hearing;
+use self::hello::Taken;
 use crate::exchange::{Due, Ended, Exchange, Pushed, Refusal, Seated};
 use crate::rules::Source;
 use crate::server::{Registered, Shared};
@@ -31,6 +34,10 @@ const SILENT_PINGS: u32 = 3;
 /// Pings in a row without a byte in either direction while output waits, after which a socket is dead even if it is not
 /// read: 60 s. Otherwise two ends that are gone, with their queues full, would hold each other's connection.
 const STUCK_PINGS: u32 = 6;
+/// Close code of a websocket whose purpose is fulfilled.
+const NORMAL: u16 = 1000;
+/// Close code of a client that ends.
+const GOING_AWAY: u16 = 1001;
 /// Bytes of frames that are read, so that pings behind them are answered, while the store is being waited for: this and
 /// the frame that goes beyond it.
 const STASH: usize = 64 << 10;
@@ -42,8 +49,8 @@ const STASHED: usize = 64;
 enum Ending {
     /// The client said `bye`.
     Bye(Mood),
-    /// The client closed. It may resume.
-    Closed,
+    /// The client closed, with this code. It may resume.
+    Closed(Option<u16>),
     /// No byte for 30 s, or for 60 s if it is not read and takes nothing.
     Silent,
     /// No hello in time.
@@ -69,7 +76,7 @@ impl Ending {
     /// are for people who read traces.
     fn close(&self) -> Option<(u16, &'static str)> {
         Some(match self {
-            Self::Closed | Self::Silent | Self::Fault(Fault::Gone) => return None,
+            Self::Closed(_) | Self::Silent | Self::Fault(Fault::Gone) => return None,
             Self::Bye(_) => (1000, "bye"),
             Self::NoHello => (1008, "no hello in time"),
             Self::Refused(_) | Self::Crowded => (1008, "refused"),
@@ -92,7 +99,7 @@ impl Ending {
             Self::Crowded => Some(refusal(ErrorCode::UnableToJoin)),
             Self::Stopping => Some(ServerMessage::Status(Status::GoingAway).encode()),
             Self::Bye(_)
-            | Self::Closed
+            | Self::Closed(_)
             | Self::Silent
             | Self::NoHello
             | Self::Ended(_)
@@ -128,9 +135,12 @@ impl From<Fault> for Ending {
 /// Runs one websocket to its end.
 pub(crate) async fn run<E: Exchange>(mut ws: Websocket, source: Source, shared: Arc<Shared<E>>) {
     let registered = shared.register();
-    let ending = match hello::take_seat(&mut ws, source, &shared, &registered).await {
-        Ok(seated) => converse(&mut ws, seated, source, &shared, &registered).await,
-        Err(ending) => ending,
+    let (ending, hears) = match hello::take_seat(&mut ws, source, &shared, &registered).await {
+        Ok(taken) => {
+            let hears = taken.hearing == Hearing::All;
+            (converse(&mut ws, taken, source, &shared, &registered).await, hears)
+        }
+        Err(ending) => (ending, true),
     };
     tracing::debug!(?ending, "a websocket ends");
     match ending {
@@ -140,8 +150,10 @@ pub(crate) async fn run<E: Exchange>(mut ws: Websocket, source: Source, shared: 
     }
     drop(registered);
     match (ending.close(), ending) {
-        (Some((code, reason)), ending) => ws.close(ending.last_words(), code, reason).await,
-        (None, Ending::Closed) => ws.answer_close().await,
+        (Some((code, reason)), ending) => {
+            ws.close(ending.last_words().filter(|_| hears), code, reason).await;
+        }
+        (None, Ending::Closed(_)) => ws.answer_close().await,
         (None, _) => {}
     }
 }
@@ -151,14 +163,14 @@ fn refusal(code: ErrorCode) -> String {
     ServerMessage::Error { code, message: words(code).to_owned() }.encode()
 }
 
-/// What a refusal says to people who read traces.
+/// What a refusal says to people who read traces, and to clients of 0.1.5, which know some of these words.
 fn words(code: ErrorCode) -> &'static str {
     match code {
-        ErrorCode::UnableToJoin => "there is nobody to join at this nameplate",
+        ErrorCode::UnableToJoin => "unable to join channel",
         ErrorCode::NameplateLost => "the nameplate is not yours any more",
         ErrorCode::UnableToResume => "there is no such seat to resume",
-        ErrorCode::TooManyChannels => "too many channels from this source",
-        ErrorCode::TooManyFailedJoins => "too many failed joins from this source",
+        ErrorCode::TooManyChannels => "too many channels",
+        ErrorCode::TooManyFailedJoins => "rate limited",
         ErrorCode::Busy => "the relay is full",
         ErrorCode::BadMessage => "not a message of this protocol, or not at this place",
         ErrorCode::Unknown => "refused",
@@ -188,6 +200,8 @@ struct Conversation<'a, E: Exchange> {
     /// Which end it is.
     role: Role,
     source: Source,
+    /// What may be said to it.
+    hearing: Hearing,
     /// The frame that waits for room: the socket is not read meanwhile.
     parked: Option<Bytes>,
     /// What was read while the store was being waited for.
@@ -215,10 +229,10 @@ struct Conversation<'a, E: Exchange> {
     read_first: bool,
 }
 
-/// From the welcome to the end.
+/// From the first answer to the end.
 async fn converse<E: Exchange>(
     ws: &mut Websocket,
-    (role, seated): (Role, Seated<E::Hold>),
+    Taken { role, hearing, seated }: Taken<E::Hold>,
     source: Source,
     shared: &Shared<E>,
     registered: &Registered<'_, E>,
@@ -230,14 +244,9 @@ async fn converse<E: Exchange>(
         bell: registered.bell.clone(),
     });
     let _counted = shared.events.metrics().seated();
-    let welcome = Welcome {
-        nameplate: seated.nameplate.map(|nameplate| nameplate.to_string()),
-        seat: seated.seat,
-        boot: shared.exchange.boot(),
-        limits: limits(shared),
-        notice: None,
-    };
-    ws.send_text(ServerMessage::Welcome(welcome).encode());
+    if hearing == Hearing::All {
+        ws.send_text(ServerMessage::Welcome(welcome(&seated, shared)).encode());
+    }
     let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut conversation = Conversation {
@@ -249,6 +258,7 @@ async fn converse<E: Exchange>(
         hold: &seated.hold,
         role,
         source,
+        hearing,
         parked: None,
         stash: VecDeque::new(),
         stashed: 0,
@@ -271,9 +281,24 @@ async fn converse<E: Exchange>(
             shared.events.left(mood, source);
             shared.exchange.bye(seated.hold, mood, now).await;
         }
+        // A client of 0.1.5 knows no other goodbye.
+        Ending::Closed(Some(NORMAL | GOING_AWAY)) if hearing != Hearing::All => {
+            shared.events.left(Mood::Happy, source);
+            shared.exchange.bye(seated.hold, Mood::Happy, now).await;
+        }
         _ => shared.exchange.leave(seated.hold, ws.take_written(), now).await,
     }
     ending
+}
+
+fn welcome<E: Exchange>(seated: &Seated<E::Hold>, shared: &Shared<E>) -> Welcome {
+    Welcome {
+        nameplate: seated.nameplate.map(|nameplate| nameplate.to_string()),
+        seat: seated.seat,
+        boot: shared.exchange.boot(),
+        limits: limits(shared),
+        notice: None,
+    }
 }
 
 fn limits<E>(shared: &Shared<E>) -> Limits {
@@ -344,7 +369,9 @@ impl<E: Exchange> Conversation<'_, E> {
         }
         match drain.moment(self.shared.exchange.slot(self.hold)).filter(|at| *at > Instant::now()) {
             Some(at) if !drain.is_over() => {
-                self.ws.send_text(ServerMessage::Status(Status::GoingAway).encode());
+                if self.hearing == Hearing::All {
+                    self.ws.send_text(ServerMessage::Status(Status::GoingAway).encode());
+                }
                 self.closing.insert(Box::pin(sleep_until(at))).as_mut().poll(cx).map(|()| Ending::Drained)
             }
             _ => Poll::Ready(Ending::Stopping),
@@ -452,12 +479,12 @@ impl<E: Exchange> Conversation<'_, E> {
         let asked = shared.exchange.pop(self.hold, written, Instant::now().into_std());
         let due = self.attend(asked).await??;
         let Due { statuses, frames, again } = due;
-        for status in statuses {
-            // Both ends are told, once in a pairing; it counts once.
-            if status == Status::Throttled && self.role == Role::Host {
-                shared.events.throttled(self.source);
-            }
-            self.ws.send_text(ServerMessage::Status(status).encode());
+        // Both ends are told, once in a pairing; it counts once.
+        if self.role == Role::Host && statuses.contains(&Status::Throttled) {
+            self.shared.events.throttled(self.source);
+        }
+        for text in self.hearing.texts(statuses) {
+            self.ws.send_text(text);
         }
         self.in_flight = frames.len();
         shared.events.metrics().forwarded(&frames);
@@ -471,11 +498,16 @@ impl<E: Exchange> Conversation<'_, E> {
     async fn handle(&mut self, incoming: Incoming) -> Result<(), Ending> {
         match incoming {
             Incoming::Frame(frame) => self.push(frame).await,
-            Incoming::Closed => Err(Ending::Closed),
+            Incoming::Closed(code) => Err(Ending::Closed(code)),
             Incoming::Text(text) => match ClientMessage::decode(&text) {
                 Ok(ClientMessage::Bye { mood }) => Err(Ending::Bye(mood)),
                 Ok(ClientMessage::Release) => self.release().await,
-                Ok(ClientMessage::Allocate | ClientMessage::Join { .. } | ClientMessage::Resume(_))
+                Ok(
+                    ClientMessage::Allocate
+                    | ClientMessage::Join { .. }
+                    | ClientMessage::JoinCode(_)
+                    | ClientMessage::Resume(_),
+                )
                 | Err(_) => Err(Ending::Refused(ErrorCode::BadMessage)),
             },
         }

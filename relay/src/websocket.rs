@@ -89,8 +89,8 @@ pub(crate) enum Incoming {
     Text(String),
     /// A binary message.
     Frame(Bytes),
-    /// The client closes. The codec answers that with the next flush.
-    Closed,
+    /// The client closes, with this code. The codec answers that with the next flush.
+    Closed(Option<u16>),
 }
 
 /// Where a seated connection finds places for long frames.
@@ -215,9 +215,9 @@ impl Websocket {
                     self.meter.extend(PING_HEAD + body.len() as u64);
                     continue;
                 }
-                Message::Close(_) => {
+                Message::Close(close) => {
                     self.unflushed = true;
-                    return Poll::Ready(Ok(Incoming::Closed));
+                    return Poll::Ready(Ok(Incoming::Closed(close.map(|close| close.code))));
                 }
             };
             self.meter.allow(self.allowance);

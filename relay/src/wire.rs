@@ -137,6 +137,10 @@ pub enum ClientMessage {
         /// The public digits of the code.
         nameplate: String,
     },
+    /// First message of either end of a channel whose relay is told the whole code, as clients of 0.1.5 do it. It is
+    /// written as a `join`, too: `code` and `role` instead of `nameplate`.
+    #[serde(rename = "join", skip_deserializing)]
+    JoinCode(JoinCode),
     /// First message of an end that comes back after a drop.
     Resume(Resume),
     /// From the host before its handshake is done: the peer's seat is closed, both queues are emptied, the nameplate
@@ -147,6 +151,36 @@ pub enum ClientMessage {
         /// How it ended.
         mood: Mood,
     },
+}
+
+/// The other form of `join`: by the code itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinCode {
+    /// The whole code.
+    pub code: Words,
+    /// Which end asks: the host makes the channel.
+    pub role: Role,
+    /// The client takes texts after the first answer. A client of 0.1.5 does not say so, and does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub statuses: bool,
+}
+
+/// A code that a relay is told.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Words(pub String);
+
+/// Prints nothing: it is the secret of the two ends.
+impl fmt::Debug for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Words(..)")
+    }
+}
+
+/// How the second form of `join` is told from the first, which has the same action.
+#[derive(Deserialize)]
+#[serde(tag = "action", rename_all = "lowercase")]
+enum SecondForm {
+    Join(JoinCode),
 }
 
 /// The proof that a seat was ours.
@@ -303,7 +337,10 @@ impl ClientMessage {
     /// # Errors
     /// [`WireError`] where it is too long or not a message.
     pub fn decode(text: &str) -> Result<Self, WireError> {
-        decode(text)
+        decode(text).or_else(|error| match decode(text) {
+            Ok(SecondForm::Join(join)) => Ok(Self::JoinCode(join)),
+            Err(_) => Err(error),
+        })
     }
 
     /// Its text.
@@ -311,6 +348,14 @@ impl ClientMessage {
     pub fn encode(&self) -> String {
         encode(self)
     }
+}
+
+/// The one answer that a client of 0.1.5 gets: whether the other end is there. Every later text it would take for
+/// ciphertext.
+#[must_use]
+pub fn only_answer(paired: bool) -> String {
+    let event = if paired { "paired" } else { "waiting" };
+    format!(r#"{{"type":"status","event":"{event}"}}"#)
 }
 
 impl ServerMessage {
@@ -366,6 +411,25 @@ mod tests {
         let text = format!(r#"{{"type":"status","event":"paired","channel":"{hex}","boot":"{hex}"}}"#);
         assert_eq!(paired.encode(), text);
         assert_eq!(ServerMessage::decode(&text), Ok(paired));
+    }
+
+    #[test]
+    fn a_join_by_code_is_the_one_of_0_1_5() {
+        let join = |statuses| {
+            let code = Words("acorn-amber-anvil".into());
+            ClientMessage::JoinCode(JoinCode { code, role: Role::Host, statuses })
+        };
+        let python = r#"{"action": "join", "code": "acorn-amber-anvil", "role": "host"}"#;
+        assert_eq!(ClientMessage::decode(python), Ok(join(false)));
+        let ours = r#"{"action":"join","code":"acorn-amber-anvil","role":"host","statuses":true}"#;
+        assert_eq!(join(true).encode(), ours);
+        assert_eq!(ClientMessage::decode(ours), Ok(join(true)));
+        assert!(!format!("{:?}", join(true)).contains("amber"));
+        for text in
+            [r#"{"action":"bye","code":"a-b-c","role":"host"}"#, r#"{"action":"join","code":"a-b-c"}"#]
+        {
+            assert!(matches!(ClientMessage::decode(text), Err(WireError::Malformed(_))), "{text}");
+        }
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use agent_wormhole_relay::exchange::memory::{Hold, Memory};
 use agent_wormhole_relay::exchange::{Caller, Due, Ended, Exchange, Pushed, Refusal, Seated, Usage};
 use agent_wormhole_relay::options::Options;
-use agent_wormhole_relay::rules::Source;
+use agent_wormhole_relay::rules::{CodeHash, Source};
 use agent_wormhole_relay::server::Server;
-use agent_wormhole_relay::wire::{Id, Mood, Resume, Status};
+use agent_wormhole_relay::wire::{Id, Mood, Resume, Role, Status};
 use bytes::Bytes;
 use common::{Log, PIPE, pair, piped, unlimited};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -45,6 +45,15 @@ impl Exchange for Fickle {
     }
     async fn join(&self, nameplate: &str, caller: Caller, now: Instant) -> Result<Seated<Hold>, Refusal> {
         self.memory.join(nameplate, caller, now).await
+    }
+    async fn join_code(
+        &self,
+        code: &CodeHash,
+        role: Role,
+        caller: Caller,
+        now: Instant,
+    ) -> Result<Seated<Hold>, Refusal> {
+        self.memory.join_code(code, role, caller, now).await
     }
     async fn resume(&self, claim: &Resume, caller: Caller, now: Instant) -> Result<Seated<Hold>, Refusal> {
         self.memory.resume(claim, caller, now).await

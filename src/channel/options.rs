@@ -67,6 +67,8 @@ pub enum End {
 pub enum HostLink {
     /// Through a relay.
     Relay(Relay),
+    /// Through a relay that is told the code.
+    Legacy(Relay),
     /// Directly.
     Direct {
         /// The port to listen on; 0 is a free one.
@@ -81,6 +83,8 @@ pub enum HostLink {
 pub enum PeerLink {
     /// Through a relay.
     Relay(Relay),
+    /// Through a relay that is told the code.
+    Legacy(Relay),
     /// Directly; the port is the nameplate.
     Direct {
         /// Name or address of the host.

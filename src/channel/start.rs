@@ -36,6 +36,10 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(120);
 /// After the end, the reader of standard output gets this long for what waits.
 const LAST_READ: Duration = Duration::from_secs(5);
 
+/// What whoever reads standard output has to know of a code that the relay is told.
+const LEGACY_CODE: &str = "the relay can read this code and everything sent under it; use it only with a relay you trust \
+                           with that; where the other end is not agent-wormhole 0.1, leave out --legacy";
+
 /// A link on its way, and what it is for.
 struct Linked {
     role: Role,
@@ -43,6 +47,8 @@ struct Linked {
     session: Session,
     transport: Transport,
     kind: TransportKind,
+    /// The relay is told the code.
+    legacy: bool,
     via: Option<Via>,
 }
 
@@ -102,7 +108,7 @@ async fn within(
     outbox: UnboundedReceiver<OutboxEvent>,
     (notice, notices): (UnboundedSender<Notice>, UnboundedReceiver<Notice>),
 ) -> Result<Ending, ChannelError> {
-    let Linked { role, code, session, transport, kind, via } = linked;
+    let Linked { role, code, session, transport, kind, legacy, via } = linked;
     let Chosen { mailbox, why } = chosen;
     let journal = Journal::new(Arc::clone(mailbox), lines, move || notify(&notice, Notice::Unread))
         .map_err(ChannelError::Runtime)?;
@@ -115,6 +121,9 @@ async fn within(
         why: why.clone(),
         via,
     })));
+    if legacy {
+        journal.event(&Event::Status(StatusEvent::LegacyCode(Some(LEGACY_CODE.into()))));
+    }
     let (done_in, done) = unbounded_channel();
     let (read_in, read) = unbounded_channel();
     let store = Store::start(mailbox, &journal, &done_in).map_err(ChannelError::Runtime)?;
@@ -181,7 +190,8 @@ async fn link(options: &mut Options) -> Result<Linked, TransportError> {
             let session = Session::new(Role::Host, &code.secret, &mut OsRng);
             let transport = listener.start(session.greeting());
             let via = Some(Via::Direct { host: announce });
-            Ok(Linked { role: Role::Host, code, session, transport, kind: TransportKind::Direct, via })
+            let (role, kind, legacy) = (Role::Host, TransportKind::Direct, false);
+            Ok(Linked { role, code, session, transport, kind, legacy, via })
         }
         End::Host(HostLink::Relay(relay)) => {
             let (nameplate, transport) = relay::allocate(endpoint(&relay, &options.runtime)?).await?;
@@ -191,10 +201,24 @@ async fn link(options: &mut Options) -> Result<Linked, TransportError> {
                 Relay::Local => Via::Default,
                 Relay::Url { url, .. } => Via::Relay { url },
             });
-            Ok(Linked { role: Role::Host, code, session, transport, kind: TransportKind::Relay, via })
+            let (role, kind, legacy) = (Role::Host, TransportKind::Relay, false);
+            Ok(Linked { role, code, session, transport, kind, legacy, via })
+        }
+        End::Host(HostLink::Legacy(relay)) => {
+            let code = Code::draw_legacy(&mut OsRng);
+            let session = Session::new(Role::Host, &code.secret, &mut OsRng);
+            let at = endpoint(&relay, &options.runtime)?;
+            let transport = relay::meet(at, relay::Role::Host, code.secret.reveal()).await?;
+            let url = match relay {
+                Relay::Local => None,
+                Relay::Url { url, .. } => Some(url),
+            };
+            let (role, kind, via) = (Role::Host, TransportKind::Relay, Some(Via::Legacy { url }));
+            Ok(Linked { role, code, session, transport, kind, legacy: true, via })
         }
         End::Connect { code, link } => {
             let session = Session::new(Role::Peer, &code.secret, &mut OsRng);
+            let legacy = matches!(link, PeerLink::Legacy(_));
             let (transport, kind) = match link {
                 PeerLink::Direct { host } => {
                     let port = code.nameplate.port().ok_or_else(|| {
@@ -208,8 +232,13 @@ async fn link(options: &mut Options) -> Result<Linked, TransportError> {
                     let endpoint = endpoint(&relay, &options.runtime)?;
                     (relay::join(endpoint, code.nameplate.as_str()).await?, TransportKind::Relay)
                 }
+                PeerLink::Legacy(relay) => {
+                    let at = endpoint(&relay, &options.runtime)?;
+                    let transport = relay::meet(at, relay::Role::Peer, code.secret.reveal()).await?;
+                    (transport, TransportKind::Relay)
+                }
             };
-            Ok(Linked { role: Role::Peer, code, session, transport, kind, via: None })
+            Ok(Linked { role: Role::Peer, code, session, transport, kind, legacy, via: None })
         }
     }
 }

@@ -191,7 +191,7 @@ impl Hands {
     }
 
     pub(super) async fn up(&self, link: u64) {
-        let limits = transport::LinkLimits { max_frame: MAX_FRAME, messages_per_minute: 0 };
+        let limits = transport::LinkLimits { max_frame: MAX_FRAME, messages_per_minute: 0, relayed: false };
         self.tell(TransportEvent::Up { link, limits, greeted: false }).await;
     }
 
@@ -204,7 +204,7 @@ impl Hands {
     pub(super) async fn peer(&mut self) -> Session {
         let mut peer = Session::new(Role::Peer, &self.code.secret, &mut OsRng);
         self.up(1).await;
-        let limits = LinkLimits { max_frame: MAX_FRAME, messages_per_minute: 0 };
+        let limits = LinkLimits { max_frame: MAX_FRAME, messages_per_minute: 0, relayed: false };
         peer.handle_link(Link::Up { limits, greeted: false }, Instant::now()).unwrap();
         // Greetings, then the peer's version, then the host's and the first states.
         while !peer_is_open(&mut peer) {

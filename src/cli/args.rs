@@ -118,6 +118,9 @@ pub struct HostArgs {
     /// Wait for a direct TCP connection instead of using a relay
     #[arg(long)]
     pub direct: bool,
+    /// Make a code without a number, for agent-wormhole 0.1 at the other end: the relay can then read everything
+    #[arg(long, conflicts_with = "direct")]
+    pub legacy: bool,
     /// The port of a direct connection [default: a free one]
     #[arg(long, value_name = "N", requires = "direct", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
@@ -141,6 +144,9 @@ pub struct ConnectArgs {
     /// Take words of any list, as the codes of agent-wormhole 0.1 have them
     #[arg(long)]
     pub any_words: bool,
+    /// Enter with a code without a number, of agent-wormhole 0.1: the relay can then read everything
+    #[arg(long, conflicts_with = "any_words")]
+    pub legacy: bool,
     /// What every channel has.
     #[command(flatten)]
     pub channel: ChannelArgs,
@@ -270,6 +276,8 @@ mod tests {
             "agent-wormhole dance",
             "agent-wormhole host --relay wss://x --direct",
             "agent-wormhole host --relay-token-file x --direct",
+            "agent-wormhole host --legacy --direct",
+            "agent-wormhole connect a-b-c --legacy --any-words",
             "agent-wormhole host --port 9",
             "agent-wormhole host --direct --port 0",
             "agent-wormhole host --timeout soon",
@@ -315,6 +323,9 @@ mod tests {
         assert_eq!(secrets("agent-wormhole connect 9471-cross-clock-marble"), ["9471-cross-clock-marble"]);
         assert_eq!(secrets("agent-wormhole connect 9471 cross clock"), ["cross", "clock"]);
         assert_eq!(secrets("agent-wormhole close 9471-cross-clock-marble"), ["9471-cross-clock-marble"]);
+        assert_eq!(secrets("agent-wormhole connect acorn-amber-anvil --legacy"), ["acorn-amber-anvil"]);
+        assert_eq!(secrets("agent-wormhole close acorn-amber-anvil"), ["acorn-amber-anvil"]);
+        assert_eq!(secrets("agent-wormhole status acorn-amber-anvil"), ["acorn-amber-anvil"]);
         assert!(secrets("agent-wormhole flush 9471").is_empty());
         assert!(secrets("agent-wormhole status ./x").is_empty());
         assert!(secrets("agent-wormhole connect -").is_empty());

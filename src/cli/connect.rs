@@ -4,6 +4,7 @@
 
 use std::io::{self, BufRead as _, Read as _};
 
+use rand_core::OsRng;
 use zeroize::Zeroizing;
 
 use super::args::ConnectArgs;
@@ -20,8 +21,13 @@ pub(super) fn run(args: ConnectArgs) -> Result<Exit, Failure> {
     // A channel lives for hours: what was typed does not.
     let typed = typed_code(&Zeroizing::new(args.code))?;
     let (code, host) = split(&typed)?;
-    let code = Code::parse(code, args.any_words).map_err(Failure::usage)?;
+    let parsed =
+        if args.legacy { Code::parse_legacy(code, &mut OsRng) } else { Code::parse(code, args.any_words) };
+    let code = parsed.map_err(Failure::usage)?;
     let link = match host {
+        Some(_) if args.legacy => {
+            return Err(usage("a code for --legacy goes through a relay; leave out @HOST"));
+        }
         Some(_) if args.relay.is_some() || args.relay_token_file.is_some() => {
             return Err(usage(
                 "a code with @HOST connects directly; leave out --relay and its token, or leave out @HOST",
@@ -33,7 +39,10 @@ pub(super) fn run(args: ConnectArgs) -> Result<Exit, Failure> {
             ));
         }
         Some(host) => PeerLink::Direct { host: host.to_owned() },
-        None => PeerLink::Relay(Outside::of_process(args.relay, args.relay_token_file).relay()?),
+        None => {
+            let relay = Outside::of_process(args.relay, args.relay_token_file).relay()?;
+            if args.legacy { PeerLink::Legacy(relay) } else { PeerLink::Relay(relay) }
+        }
     };
     let options = host::options(End::Connect { code, link }, args.channel)?;
     drop(typed);

@@ -28,7 +28,8 @@ fn link(args: &HostArgs) -> Result<HostLink, Failure> {
     Ok(if args.direct {
         HostLink::Direct { port: args.port.unwrap_or(0), announce: own_address() }
     } else {
-        HostLink::Relay(Outside::of_process(args.relay.clone(), args.relay_token_file.clone()).relay()?)
+        let relay = Outside::of_process(args.relay.clone(), args.relay_token_file.clone()).relay()?;
+        if args.legacy { HostLink::Legacy(relay) } else { HostLink::Relay(relay) }
     })
 }
 

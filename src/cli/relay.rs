@@ -51,7 +51,9 @@ async fn serve(relay: RelayArgs) -> Result<Exit, Failure> {
     };
     match ran {
         Ok(()) => Ok(Exit::Done),
-        Err(error @ (RunError::Options(_) | RunError::Redis(_))) => Err(Failure::usage(error)),
+        Err(error @ (RunError::Edge(_) | RunError::Options(_) | RunError::Redis(_))) => {
+            Err(Failure::usage(error))
+        }
         Err(error @ (RunError::Listen { .. } | RunError::Handed(_))) => {
             Err(Failure { exit: Exit::Internal, why: error.into() })
         }

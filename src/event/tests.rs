@@ -2,6 +2,8 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use zeroize::Zeroizing;
+
 use super::*;
 
 fn stamp() -> Stamp {
@@ -50,13 +52,26 @@ fn the_channel_line_tells_the_whole_command() {
         *odd.connect_command("1-a-b-c"),
         r"agent-wormhole connect 1-a-b-c --relay 'wss://x/?a='\''$(id)&b'"
     );
+    let legacy = |url: Option<&str>| Via::Legacy { url: url.map(Into::into) };
+    assert_eq!(*legacy(None).connect_command("a-b-c"), "agent-wormhole connect a-b-c --legacy");
+    assert_eq!(
+        *legacy(Some("wss://relay.example")).connect_command("a-b-c"),
+        "agent-wormhole connect a-b-c --legacy --relay wss://relay.example"
+    );
+    let numbered = status(StatusEvent::Channel(channel(Some(legacy(None)))));
+    assert!(
+        numbered.contains(r#""code":"9471-cross-clock-marble","nameplate":"9471","mount""#),
+        "{numbered}"
+    );
     let direct = Via::Direct { host: "laptop.local".into() };
     assert_eq!(*direct.connect_command("1-a-b-c"), "agent-wormhole connect 1-a-b-c@laptop.local");
 }
 
 #[test]
 fn no_secret_word_is_in_a_line_for_the_disk() {
-    for via in [None, Some(Via::Default), Some(Via::Direct { host: "h".into() })] {
+    for via in
+        [None, Some(Via::Default), Some(Via::Legacy { url: None }), Some(Via::Direct { host: "h".into() })]
+    {
         let event = Event::Status(StatusEvent::Channel(channel(via)));
         let line = event.to_log_line(stamp());
         assert_eq!(
@@ -91,6 +106,7 @@ fn a_line_for_the_disk_is_otherwise_the_same() {
 fn plain_statuses() {
     let detail = || Some("why".to_owned());
     let cases = [
+        (StatusEvent::LegacyCode(detail()), "legacy_code"),
         (StatusEvent::Waiting(detail()), "waiting"),
         (StatusEvent::Reconnecting(detail()), "reconnecting"),
         (StatusEvent::Reconnected(detail()), "reconnected"),

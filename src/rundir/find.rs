@@ -14,7 +14,8 @@ use crate::crypto::pake::Role;
 pub enum FindError {
     /// CHANNEL is neither a code, nor a nameplate, nor a path.
     #[error(
-        "this is not a channel; give its code, its number (the digits before the words), or its directory"
+        "this is not a channel; give its code, its number (the digits before the words, or as `agent-wormhole status` has \
+         it), or its directory"
     )]
     NotAChannel,
     /// No living channel has that number.

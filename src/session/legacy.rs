@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::handshake::Proven;
 use super::window::CHUNK;
-use super::{Incoming, SessionError, SessionEvent};
+use super::{Incoming, LinkLimits, SessionError, SessionEvent};
 use crate::crypto::seal::{LegacyOpener, LegacySealer, TAG_LEN};
 use crate::frame::ChunkBuf;
 use crate::item::{ItemHead, ItemId, ItemKind, Refusal};
@@ -112,10 +112,9 @@ impl Legacy {
             leaving: None,
             last_out: 0,
             last_in: 0,
-            // Only relays count messages.
-            max_sealed: match proven.limits.messages_per_minute {
-                0 => MAX_SEALED,
-                _ => MAX_RELAYED.min(proven.limits.max_frame),
+            max_sealed: match proven.limits {
+                LinkLimits { relayed: false, .. } => MAX_SEALED,
+                LinkLimits { relayed: true, max_frame, .. } => MAX_RELAYED.min(max_frame),
             },
             names: HashMap::new(),
         }

@@ -1,6 +1,7 @@
 //! Through a relay: a websocket with a seat that outlives it.
 //!
-//! A host [allocates](allocate) a nameplate, a peer [joins](join) it. Owns the seat, reconnecting and the relay's
+//! A host [allocates](allocate) a nameplate, a peer [joins](join) it; under a code that the relay may know, both [meet].
+//! Owns the seat, reconnecting and the relay's
 //! control messages; frames pass through unread. What a relay says is untrusted: its limits are clamped, its texts
 //! never reach an event.
 
@@ -12,15 +13,16 @@ mod supervisor;
 
 use std::time::Duration;
 
-use agent_wormhole_relay::wire::{ClientMessage, ErrorCode, Role, Welcome};
+use agent_wormhole_relay::wire::{ClientMessage, ErrorCode, Welcome, Words};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::{Transport, TransportError};
-use seat::{Seat, SeatError};
+use seat::{Name, Seat, SeatError};
 use socket::Socket;
 use supervisor::Supervisor;
 
+pub use agent_wormhole_relay::wire::Role;
 pub use endpoint::{Endpoint, EndpointError, Token};
 
 /// The machine's own relay may be changing hands in the instant of the first attempt: it gets this long.
@@ -33,7 +35,8 @@ const LOCAL_PATIENCE: Duration = Duration::from_secs(2);
 pub async fn allocate(endpoint: Endpoint) -> Result<(String, Transport), TransportError> {
     let (socket, welcome) = first(&endpoint, &ClientMessage::Allocate).await?;
     let nameplate = seat::nameplate(&welcome)?;
-    let transport = start(endpoint, Seat::new(Role::Host, nameplate.clone(), &welcome), socket, &welcome)?;
+    let seat = Seat::new(Role::Host, Name::Nameplate(nameplate.clone()), &welcome);
+    let transport = start(endpoint, seat, socket, &welcome)?;
     Ok((nameplate, transport))
 }
 
@@ -44,7 +47,19 @@ pub async fn allocate(endpoint: Endpoint) -> Result<(String, Transport), Transpo
 pub async fn join(endpoint: Endpoint, nameplate: &str) -> Result<Transport, TransportError> {
     let hello = ClientMessage::Join { nameplate: nameplate.to_owned() };
     let (socket, welcome) = first(&endpoint, &hello).await?;
-    start(endpoint, Seat::new(Role::Peer, nameplate.to_owned(), &welcome), socket, &welcome)
+    let seat = Seat::new(Role::Peer, Name::Nameplate(nameplate.to_owned()), &welcome);
+    start(endpoint, seat, socket, &welcome)
+}
+
+/// Takes either seat under a code, **which the relay is told**: so the Python tool 0.1.5 does it. The transport is a task
+/// of this tokio runtime.
+///
+/// # Errors
+/// [`TransportError::Unreachable`], [`TransportError::Refused`] or [`TransportError::FrameTooSmall`], with what to do.
+pub async fn meet(endpoint: Endpoint, role: Role, code: &str) -> Result<Transport, TransportError> {
+    let name = Name::Code(Words(code.to_owned()));
+    let (socket, welcome) = first(&endpoint, &name.hello(role)).await?;
+    start(endpoint, Seat::new(role, name, &welcome), socket, &welcome)
 }
 
 /// The first attempt, which a person waits for.

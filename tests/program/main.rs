@@ -19,6 +19,7 @@ mod noticed;
 mod order;
 mod programs;
 mod python;
+mod python_relay;
 mod secrecy;
 mod sizes;
 mod tools;

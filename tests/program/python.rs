@@ -30,6 +30,13 @@ if command == "host":
     asyncio.run(channel.run_host(direct=True, base=place))
 elif command == "connect":
     asyncio.run(channel.run_peer(rest[0], base=place))
+elif command == "relay-host":
+    asyncio.run(channel.run_host(base=place))
+elif command == "relay-connect":
+    asyncio.run(channel.run_peer(rest[0], base=place))
+elif command == "texts":
+    for n in range(int(rest[2])):
+        channel.send_to_outbox(rest[0], message=f"{n} ".ljust(int(rest[3]), "."), role=rest[1], base=place)
 elif command == "text":
     channel.send_to_outbox(rest[0], message=rest[2], role=rest[1], base=place)
 elif command == "file":
@@ -54,23 +61,42 @@ pub fn interpreter() -> PathBuf {
 }
 
 /// The tool as one end of a channel.
-struct Tool<'a> {
+pub struct Tool<'a> {
     world: &'a World,
-    process: Process,
+    pub process: Process,
     role: &'static str,
-    code: String,
+    pub code: String,
 }
 
 impl<'a> Tool<'a> {
-    fn command(world: &World, args: &[&str]) -> Command {
-        let place = world.path("tmp/python");
+    fn command(world: &World, role: &str, args: &[&str]) -> Command {
+        // Each end clears away all of its code's.
+        let place = world.path(&format!("tmp/python-{role}"));
         let mut command = world.command_of(interpreter().to_str().unwrap(), &["-c", SCRIPT]);
         command.arg(place).args(args);
         command
     }
 
     fn host(world: &'a World) -> Self {
-        let process = Process::spawn(Self::command(world, &["host"]));
+        Self::hosting(world, Self::command(world, "host", &["host"]))
+    }
+
+    /// Its host at a relay.
+    pub fn host_at(world: &'a World, relay: &str) -> Self {
+        let mut command = Self::command(world, "host", &["relay-host"]);
+        command.env("AGENT_WORMHOLE_RELAY_URL", relay);
+        Self::hosting(world, command)
+    }
+
+    /// Its peer at a relay.
+    pub fn connect_at(world: &'a World, code: &str, relay: &str) -> Self {
+        let mut command = Self::command(world, "peer", &["relay-connect", code]);
+        command.env("AGENT_WORMHOLE_RELAY_URL", relay);
+        Self { world, process: Process::spawn(command), role: "peer", code: code.to_owned() }
+    }
+
+    fn hosting(world: &'a World, command: Command) -> Self {
+        let process = Process::spawn(command);
         let mut tool = Self { world, process, role: "host", code: String::new() };
         let channel = tool.line();
         tool.code = text(&channel, "code").to_owned();
@@ -78,25 +104,36 @@ impl<'a> Tool<'a> {
     }
 
     fn connect(world: &'a World, code: &str) -> Self {
-        let process = Process::spawn(Self::command(world, &["connect", &format!("{code}@127.0.0.1")]));
+        let at = format!("{code}@127.0.0.1");
+        let process = Process::spawn(Self::command(world, "peer", &["connect", &at]));
         Self { world, process, role: "peer", code: code.to_owned() }
     }
 
     /// The next line that it prints.
-    fn line(&mut self) -> Value {
+    pub fn line(&mut self) -> Value {
         let line = self.process.line("a line of the Python tool", LIMIT);
         let line = line.unwrap_or_else(|| panic!("it has ended: {:?}", self.process.finish()));
         serde_json::from_str(&line).unwrap()
     }
 
-    fn send(&self, kind: &str, what: &str) {
-        let sent = Process::spawn(Self::command(self.world, &[kind, &self.code, self.role, what])).finish();
+    pub fn send(&self, kind: &str, what: &str) {
+        self.sends(&[kind, &self.code, self.role, what]);
+    }
+
+    /// So many numbered texts of this length at once.
+    pub fn send_many(&self, count: usize, length: usize) {
+        self.sends(&["texts", &self.code, self.role, &count.to_string(), &length.to_string()]);
+    }
+
+    fn sends(&self, args: &[&str]) {
+        let sent = Process::spawn(Self::command(self.world, self.role, args)).finish();
         assert_eq!(sent.code, Some(0), "{sent:?}");
     }
 
     /// What it received under this name.
-    fn received(&self, name: &str) -> Vec<u8> {
-        fs::read(self.world.path("tmp/python").join(&self.code).join("files").join(name)).unwrap()
+    pub fn received(&self, name: &str) -> Vec<u8> {
+        let place = self.world.path(&format!("tmp/python-{}", self.role));
+        fs::read(place.join(&self.code).join("files").join(name)).unwrap()
     }
 }
 

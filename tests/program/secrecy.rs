@@ -42,8 +42,13 @@ impl Readable {
     }
 
     fn words(&self) -> impl Iterator<Item = &str> {
-        self.code.split('-').skip(1)
+        words(&self.code)
     }
+}
+
+/// The parts of a code that are not its number.
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split('-').filter(|part| !part.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn holds(bytes: &[u8], needle: &[u8]) -> bool {
@@ -112,7 +117,7 @@ fn host(world: &World, args: &[&str], level: &str, known: &Readable) -> End {
         let apart = |word: &str| {
             word.len() >= LETTERS && known.all().all(|(_, bytes)| !holds(bytes, word.as_bytes()))
         };
-        if code.split('-').skip(1).all(apart) {
+        if words(&code).all(apart) {
             return host;
         }
     }
@@ -140,8 +145,8 @@ fn talk(world: &World, pair: &mut Pair) {
     world.flush(&pair.peer);
 }
 
-/// Uses a channel through a relay and collects what can be read.
-fn use_channel(level: &str, known: &Readable) -> Readable {
+/// Uses a channel through a relay and collects what can be read; of a legacy one all but what the relay is told.
+fn use_channel(level: &str, known: &Readable, legacy: bool) -> Readable {
     let world = World::new();
     let mut relay = world.command(&[]);
     relay.env(LOG, level);
@@ -149,9 +154,10 @@ fn use_channel(level: &str, known: &Readable) -> Readable {
     let proxy = Proxy::before(Arc::new(Mutex::new(relay.address)));
     proxy.remember();
     let url = proxy.url();
-    let host = host(&world, &["--relay", &url], level, known);
+    let args = [&["--relay", &url][..], if legacy { &["--legacy"] } else { &[] }].concat();
+    let host = host(&world, &args, level, known);
     let code = host.code();
-    let mut connecting = world.connecting(&code, &["--relay", &url]);
+    let mut connecting = world.connecting(&code, &args);
     connecting.env(LOG, level);
     let mut pair = Pair { host, peer: End::start(connecting), relay: None };
     pair.connected();
@@ -183,7 +189,13 @@ fn use_channel(level: &str, known: &Readable) -> Readable {
             readable.relay.push((format!("the same as it came ({direction}, {n})"), bytes.clone()));
         }
     }
-    seen(&readable, &nameplate);
+    if legacy {
+        let told = |(_, bytes): &Found| holds(bytes, readable.code.as_bytes());
+        assert_eq!(readable.relay.iter().filter(|found| told(found)).count(), 2, "both ends told the relay");
+        readable.relay.retain(|(place, _)| place == "the relay's log");
+    } else {
+        seen(&readable, &nameplate);
+    }
     readable
 }
 
@@ -214,13 +226,13 @@ fn seen(readable: &Readable, nameplate: &str) {
 
 #[test]
 fn the_words_of_a_code_and_what_is_said_are_nowhere_but_with_the_two_ends() {
-    let first = use_channel("info", &Readable::default());
+    let first = use_channel("info", &Readable::default(), false);
     // Nothing that is said is known to the relay, in a log, or to other users.
     let log = |found: &&Found| found.0.starts_with("the log");
     nowhere(MARK.as_bytes(), "what was said", first.relay.iter().chain(&first.machine));
     nowhere(MARK.as_bytes(), "what was said", first.said.iter().filter(log));
     // What there is to read without these words is known now: the next words are none of it by chance.
-    let second = use_channel("trace", &first);
+    let second = use_channel("trace", &first, false);
     let says = |found: &&Found| found.0 == "the relay's log" && holds(&found.1, b"DEBUG");
     assert_eq!(second.relay.iter().filter(says).count(), 1, "the log is one at all");
     for word in second.words() {
@@ -235,5 +247,25 @@ fn the_words_of_a_code_and_what_is_said_are_nowhere_but_with_the_two_ends() {
         nowhere(hex.as_bytes(), "the code's hash", second.all());
     }
     let masked = format!("{}*", second.code.split('-').next().unwrap());
+    assert!(second.machine.iter().any(|(_, bytes)| holds(bytes, masked.as_bytes())), "the title is scrubbed");
+}
+
+#[test]
+fn a_code_that_a_relay_is_told_is_in_no_log_and_nowhere_else() {
+    let first = use_channel("info", &Readable::default(), true);
+    let second = use_channel("trace", &first, true);
+    let says = |found: &&Found| found.0 == "the relay's log" && holds(&found.1, b"DEBUG");
+    assert_eq!(second.relay.iter().filter(says).count(), 1, "the log is one at all");
+    for word in second.words() {
+        nowhere(word.as_bytes(), "a word of the code", second.all());
+    }
+    // What the relay keeps of it, and what is simply a hash of it.
+    for kept in [&b"agent-wormhole relay code\0"[..], b""] {
+        let hash = Sha256::new().chain_update(kept).chain_update(&second.code).finalize();
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        nowhere(&hash, "the code's hash", second.all());
+        nowhere(hex.as_bytes(), "the code's hash", second.all());
+    }
+    let masked = "*".repeat(second.code.len());
     assert!(second.machine.iter().any(|(_, bytes)| holds(bytes, masked.as_bytes())), "the title is scrubbed");
 }

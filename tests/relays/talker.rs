@@ -160,6 +160,7 @@ impl Talker {
                 let limits = LinkLimits {
                     max_frame: limits.max_frame,
                     messages_per_minute: limits.messages_per_minute,
+                    relayed: limits.relayed,
                 };
                 self.session.handle_link(Link::Up { limits, greeted }, now).unwrap();
             }
@@ -170,6 +171,8 @@ impl Talker {
             }
             TransportEvent::Frame(frame) => self.session.handle_frame(frame, now).unwrap(),
             TransportEvent::Drained { .. } | TransportEvent::Throttled => {}
+            // Of a 0.1 peer only.
+            TransportEvent::PeerAway | TransportEvent::PeerBack => {}
             TransportEvent::Failed(error) => panic!("end {}: the transport failed: {error}", self.seed),
         }
     }

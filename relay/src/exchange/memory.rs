@@ -4,6 +4,7 @@
 //! hashing, no copying. Everything is forgotten when the process ends; that is a loss of memory in the sense of
 //! `PROTOCOL.md`.
 
+mod by_code;
 mod channel;
 mod ledger;
 mod state;
@@ -15,10 +16,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use rand_core::OsRng;
 
+use self::by_code::Drawn;
 use self::state::State;
 use super::{Caller, Due, Ended, Exchange, Pushed, Refusal, Seated, Usage};
 use crate::options::Options;
-use crate::rules::{SeatHash, fresh_id};
+use crate::rules::{CodeHash, SeatHash, fresh_id};
 use crate::wire::{Id, Mood, Resume, Role};
 
 /// The channels of this process.
@@ -99,6 +101,19 @@ impl Exchange for Memory {
         let channel = fresh_id(&mut OsRng);
         let (hold, nameplate) = self.state().join(nameplate, caller, hash, channel, now)?;
         Ok(Seated { hold, seat, nameplate: Some(nameplate) })
+    }
+
+    async fn join_code(
+        &self,
+        code: &CodeHash,
+        role: Role,
+        caller: Caller,
+        now: Instant,
+    ) -> Result<Seated<Hold>, Refusal> {
+        let seat = fresh_id(&mut OsRng);
+        let drawn = Drawn { seat: SeatHash::of(&seat), pairing: fresh_id(&mut OsRng) };
+        let hold = self.state().join_code(*code, role, drawn, caller, now)?;
+        Ok(Seated { hold, seat, nameplate: None })
     }
 
     async fn resume(&self, claim: &Resume, caller: Caller, now: Instant) -> Result<Seated<Hold>, Refusal> {

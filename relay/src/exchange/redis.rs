@@ -29,7 +29,7 @@ use self::reply::Reply;
 use self::script::{Scripts, letter};
 use super::{Bell, Caller, Due, Ended, Exchange, Pushed, Refusal, Seated, Usage};
 use crate::options::Options;
-use crate::rules::{Nameplate, SeatHash, Source, fresh_id};
+use crate::rules::{CodeHash, Nameplate, SeatHash, Source, fresh_id};
 use crate::wire::{ErrorCode, Id, Mood, Resume, Role};
 
 pub use self::hold::Hold;
@@ -251,6 +251,36 @@ impl Exchange for Redis {
             };
             let (hold, _) = inner.seat(asking, now, &inner.scripts.join, args, None).await?;
             Ok(Seated { hold, seat, nameplate })
+        })
+        .await
+    }
+
+    async fn join_code(
+        &self,
+        code: &CodeHash,
+        role: Role,
+        caller: Caller,
+        now: Instant,
+    ) -> Result<Seated<Hold>, Refusal> {
+        let inner = self.inner.clone();
+        let code = code.to_hex();
+        self.seated(async move {
+            let asking = Asking::new(caller, role, fresh_id(&mut OsRng));
+            let seat = asking.seat;
+            let (id, key) = (fresh_id(&mut OsRng).to_string(), fresh_id(&mut OsRng).to_string());
+            let args = move |asking: &Asking, source: &str, number| {
+                vec![
+                    code.clone().into(),
+                    letter(role).into(),
+                    asking.hash(),
+                    source.to_owned().into(),
+                    text(number),
+                    id.clone().into(),
+                    key.clone().into(),
+                ]
+            };
+            let (hold, _) = inner.seat(asking, now, &inner.scripts.code, args, None).await?;
+            Ok(Seated { hold, seat, nameplate: None })
         })
         .await
     }

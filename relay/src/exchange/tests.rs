@@ -14,6 +14,7 @@ use crate::rules::Source;
 use crate::wire::{ErrorCode, Id, Resume, Role, Status};
 
 pub(super) mod flow;
+pub(super) mod legacy;
 pub(super) mod memory_loss;
 #[path = "../../tests/common/redis_server.rs"]
 pub(super) mod redis_server;
@@ -61,6 +62,21 @@ macro_rules! suite {
             flow::the_rate_delays_and_loses_nothing,
             flow::throttled_is_said_once_to_both,
             flow::random_drops_lose_and_repeat_nothing,
+            legacy::a_host_and_a_peer_meet_under_a_code,
+            legacy::a_peer_needs_a_host,
+            legacy::a_code_has_two_ends,
+            legacy::frames_before_the_peer_wait_for_it,
+            legacy::a_seat_that_is_away_is_taken_back_by_anybody_with_the_code,
+            legacy::a_seat_in_use_is_taken_back_by_its_own_source_only,
+            legacy::what_was_not_written_is_due_again_one_frame_at_a_time,
+            legacy::a_direction_holds_sixteen_mebibytes,
+            legacy::a_bye_of_the_host_frees_the_code,
+            legacy::a_bye_of_the_peer_keeps_the_code,
+            legacy::a_release_lets_another_peer_in,
+            legacy::a_code_expires_with_its_host_away,
+            legacy::a_channel_under_a_code_expires_without_frames,
+            legacy::it_counts_as_a_channel_and_its_failures_as_failed_joins,
+            legacy::its_seats_are_resumed_as_others,
             memory_loss::a_lost_channel_is_made_again,
             memory_loss::the_first_resume_fixes_the_seat,
             memory_loss::our_own_boot_is_not_made_again,

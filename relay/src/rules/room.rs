@@ -5,6 +5,9 @@
 
 /// Bytes that a direction may hold, in general: protocol-2 ends keep their own window.
 pub const QUEUE: usize = 2 << 20;
+/// ... and where an end may be of 0.1.5, which has no window: it sends a file of its longest size in one frame, and more
+/// after it.
+pub const CODE_QUEUE: usize = 16 << 20;
 /// What a queued frame costs beyond its bytes (its place in the queue, its allocation), so that empty frames are
 /// bounded, too.
 pub const FRAME_OVERHEAD: usize = 64;
@@ -29,6 +32,8 @@ pub struct Ask {
     pub cost: usize,
     /// What its direction holds already.
     pub queued: usize,
+    /// What its direction may hold while there is room: [`QUEUE`] or [`CODE_QUEUE`].
+    pub bound: usize,
     /// Whether its receiver is present and has nothing before it.
     pub straight: bool,
     /// What all queues hold.
@@ -54,7 +59,7 @@ impl Room {
     /// Judges one frame. An empty direction is never what is full.
     #[must_use]
     pub fn judge(&self, ask: &Ask) -> Verdict {
-        if ask.queued > 0 && ask.queued + ask.cost > self.bound(ask.total, ask.active) {
+        if ask.queued > 0 && ask.queued + ask.cost > self.bound(ask) {
             return Verdict::Direction;
         }
         let budget = if ask.straight { self.budget } else { self.budget - self.budget / STRAIGHT_PARTS };
@@ -65,9 +70,9 @@ impl Room {
     }
 
     /// The bound of one direction: above half of the budget the half is divided among the active ones.
-    fn bound(&self, total: usize, active: usize) -> usize {
+    fn bound(&self, ask: &Ask) -> usize {
         let half = self.budget / 2;
-        if total > half { QUEUE.min(half / active.max(1)) } else { QUEUE }
+        if ask.total > half { ask.bound.min(half / ask.active.max(1)) } else { ask.bound }
     }
 }
 
@@ -77,7 +82,8 @@ mod tests {
 
     const MIB: usize = 1 << 20;
     const ROOM: Room = Room { budget: 512 * MIB, share: 64 * MIB };
-    const ASK: Ask = Ask { cost: MIB, queued: 0, straight: false, total: 0, source: 0, active: 0 };
+    const ASK: Ask =
+        Ask { cost: MIB, queued: 0, bound: QUEUE, straight: false, total: 0, source: 0, active: 0 };
 
     #[test]
     fn a_direction_holds_two_mebibytes_or_one_frame() {
@@ -86,6 +92,13 @@ mod tests {
         assert_eq!(ROOM.judge(&Ask { queued: MIB + 1, ..ASK }), Verdict::Direction);
         assert_eq!(ROOM.judge(&Ask { cost: 10 * MIB, ..ASK }), Verdict::Fits);
         assert_eq!(ROOM.judge(&Ask { cost: 10 * MIB, queued: 1, ..ASK }), Verdict::Direction);
+    }
+
+    #[test]
+    fn a_direction_of_a_channel_by_code_holds_sixteen() {
+        let ask = Ask { bound: CODE_QUEUE, ..ASK };
+        assert_eq!(ROOM.judge(&Ask { queued: 15 * MIB, ..ask }), Verdict::Fits);
+        assert_eq!(ROOM.judge(&Ask { queued: 15 * MIB + 1, ..ask }), Verdict::Direction);
     }
 
     #[test]

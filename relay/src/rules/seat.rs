@@ -36,12 +36,7 @@ impl SeatHash {
     /// As 64 hexadecimal digits, for a store outside this process.
     #[must_use]
     pub fn to_hex(&self) -> String {
-        use std::fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        super::hex(&self.0)
     }
 
     /// Whether both are of the same seat, in constant time.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Ending;
+use super::hearing::Hearing;
 use crate::exchange::{Caller, Exchange, Refusal, Seated};
-use crate::rules::{Nameplate, Source};
+use crate::rules::{CodeHash, Nameplate, Source};
 use crate::server::{Registered, Shared};
 use crate::websocket::{Incoming, Websocket};
 use crate::wire::{ClientMessage, ErrorCode, Role};
@@ -18,17 +19,26 @@ use crate::wire::{ClientMessage, ErrorCode, Role};
 /// The first message has to come within this time.
 const HELLO: Duration = Duration::from_secs(10);
 
+/// A seat that somebody took.
+pub(super) struct Taken<H> {
+    /// Which end.
+    pub role: Role,
+    /// What may be said to it.
+    pub hearing: Hearing,
+    pub seated: Seated<H>,
+}
+
 /// Reads the first message and takes a seat.
 pub(super) async fn take_seat<E: Exchange>(
     ws: &mut Websocket,
     source: Source,
     shared: &Shared<E>,
     registered: &Registered<'_, E>,
-) -> Result<(Role, Seated<E::Hold>), Ending> {
+) -> Result<Taken<E::Hold>, Ending> {
     let first = listen(ws, shared, registered);
     let text = match timeout(HELLO, first).await.unwrap_or(Err(Ending::NoHello))? {
         Incoming::Text(text) => text,
-        Incoming::Closed => return Err(Ending::Closed),
+        Incoming::Closed(code) => return Err(Ending::Closed(code)),
         Incoming::Frame(_) => return Err(Ending::Refused(ErrorCode::BadMessage)),
     };
     if shared.drain.is_begun() {
@@ -37,7 +47,8 @@ pub(super) async fn take_seat<E: Exchange>(
     let caller = Caller { source, bell: registered.bell.clone() };
     let now = Instant::now().into_std();
     let exchange = &shared.exchange;
-    Ok(match ClientMessage::decode(&text) {
+    let mut hearing = Hearing::All;
+    let (role, seated) = match ClientMessage::decode(&text) {
         Ok(ClientMessage::Allocate) => (Role::Host, exchange.allocate(caller, now).await?),
         Ok(ClientMessage::Join { nameplate }) => {
             let seated = exchange.join(&nameplate, caller, now).await;
@@ -49,11 +60,22 @@ pub(super) async fn take_seat<E: Exchange>(
             shared.events.paired(source);
             (Role::Peer, seated)
         }
+        Ok(ClientMessage::JoinCode(join)) => {
+            hearing = if join.statuses { Hearing::All } else { Hearing::Once };
+            let code = CodeHash::of(&join.code.0).filter(|_| shared.options.legacy_clients);
+            let code = code.ok_or(Ending::Refused(ErrorCode::UnableToJoin))?;
+            let seated = exchange.join_code(&code, join.role, caller, now).await?;
+            if join.role == Role::Peer {
+                shared.events.paired(source);
+            }
+            (join.role, seated)
+        }
         Ok(ClientMessage::Resume(claim)) => (claim.role, exchange.resume(&claim, caller, now).await?),
         Ok(ClientMessage::Release | ClientMessage::Bye { .. }) | Err(_) => {
             return Err(Ending::Refused(ErrorCode::BadMessage));
         }
-    })
+    };
+    Ok(Taken { role, hearing, seated })
 }
 
 /// The next message of a client that has no seat, or the end.
@@ -105,7 +127,7 @@ async fn keep_back<E>(
             // How soon the end is noticed must not tell what the answer would have been.
             Ok(ended) => {
                 sleep_until(until).await;
-                return Err(ended.err().unwrap_or(Ending::Closed));
+                return Err(ended.err().unwrap_or(Ending::Closed(None)));
             }
         }
     }

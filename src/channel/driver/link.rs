@@ -21,6 +21,7 @@ impl Driver {
                 let limits = LinkLimits {
                     max_frame: limits.max_frame,
                     messages_per_minute: limits.messages_per_minute,
+                    relayed: limits.relayed,
                 };
                 self.report.limits(limits.max_frame, limits.messages_per_minute);
                 self.link = Some(link);
@@ -60,6 +61,16 @@ impl Driver {
                 self.tell(StatusEvent::Throttled(Some(why.into())));
             }
             TransportEvent::Throttled => {}
+            TransportEvent::PeerAway if self.is_open() => {
+                let why = "the other end lost its connection to the relay; it has a minute to come back";
+                self.murmur(StatusEvent::PeerAway(Some(why.into())));
+                self.phase(Phase::PeerAway);
+            }
+            TransportEvent::PeerBack if self.is_open() => {
+                self.murmur(StatusEvent::PeerBack(None));
+                self.phase(Phase::Connected);
+            }
+            TransportEvent::PeerAway | TransportEvent::PeerBack => {}
             TransportEvent::Failed(error) => self.on_transport_failure(error),
         }
     }

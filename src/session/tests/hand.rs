@@ -16,7 +16,8 @@ use crate::item::{ItemHead, ItemId, ItemKind};
 use crate::session::{Incoming, Link, LinkLimits, PeerFault, Session, SessionError, SessionEvent};
 
 pub(super) const CODE: &str = "7-cross-clock-marble";
-pub(super) const LIMITS: LinkLimits = LinkLimits { max_frame: 1_114_112, messages_per_minute: 0 };
+pub(super) const LIMITS: LinkLimits =
+    LinkLimits { max_frame: 1_114_112, messages_per_minute: 0, relayed: false };
 
 pub(super) fn secret(code: &str) -> Secret {
     Code::parse(code, false).unwrap().secret

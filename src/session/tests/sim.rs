@@ -247,7 +247,7 @@ impl Sim {
         let ends = [End::new(Role::Host, codes[0], &mut rng), End::new(Role::Peer, codes[1], &mut rng)];
         let max_frame = 512 + below(&mut rng, 4096) as usize;
         let messages_per_minute = if below(&mut rng, 8) == 0 { 6000 } else { 0 };
-        let limits = LinkLimits { max_frame, messages_per_minute };
+        let limits = LinkLimits { max_frame, messages_per_minute, relayed: false };
         let wires = [VecDeque::new(), VecDeque::new()];
         Self {
             rng,

@@ -181,7 +181,7 @@ impl Supervisor {
         if self.phase == Phase::Proven {
             link.open(MAX_FRAME, Some(LINK_SILENCE));
         }
-        let limits = LinkLimits { max_frame: MAX_FRAME, messages_per_minute: 0 };
+        let limits = LinkLimits { max_frame: MAX_FRAME, messages_per_minute: 0, relayed: false };
         self.events.put(TransportEvent::Up { link: link.number(), limits, greeted });
         for frame in shown {
             self.events.put(TransportEvent::Frame(frame));

@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
-use agent_wormhole_relay::wire::{ClientMessage, ErrorCode, Id, Resume, Role, ServerMessage, Welcome};
-use tokio::time::timeout;
+use agent_wormhole_relay::wire::{
+    ClientMessage, ErrorCode, Id, JoinCode, Resume, Role, ServerMessage, Welcome, Words,
+};
+use tokio::time::{Instant, timeout};
 
 use crate::transport::backoff::Backoff;
 use crate::transport::{LinkLimits, MAX_FRAME, TransportError};
@@ -19,8 +21,32 @@ const ATTEMPT_TIME: Duration = Duration::from_secs(15);
 const LEAST_FRAME: u64 = 64 * 1024;
 /// Most digits of a nameplate.
 const MAX_NAMEPLATE: usize = 12;
+/// Under a code the seat of an own connection that broke may not be had before the relay has noticed that, which takes
+/// it 30 s.
+const NOTICED: Duration = Duration::from_secs(45);
 /// Longest part of an operator's notice that is shown, in characters.
 const MAX_NOTICE: usize = 200;
+
+/// What a channel is found by before its pairing.
+#[derive(Debug, Clone)]
+pub(super) enum Name {
+    /// The public digits.
+    Nameplate(String),
+    /// The whole code, which the relay knows.
+    Code(Words),
+}
+
+impl Name {
+    /// The first message of an end that comes for the first time; a host with a nameplate gets that only then.
+    pub(super) fn hello(&self, role: Role) -> ClientMessage {
+        match self {
+            Self::Nameplate(nameplate) => ClientMessage::Join { nameplate: nameplate.clone() },
+            Self::Code(code) => {
+                ClientMessage::JoinCode(JoinCode { code: code.clone(), role, statuses: true })
+            }
+        }
+    }
+}
 
 /// What takes the seat back after a drop.
 #[derive(Debug, Clone)]
@@ -28,8 +54,8 @@ pub(super) struct Seat {
     pub(super) role: Role,
     pub(super) id: Id,
     pub(super) boot: Id,
-    /// The public digits, which an unpaired host resumes by.
-    pub(super) nameplate: String,
+    /// What an unpaired end comes back by.
+    pub(super) name: Name,
     /// The pairing, while there is one.
     pub(super) channel: Option<Id>,
 }
@@ -59,28 +85,32 @@ impl SeatError {
 
 impl Seat {
     /// The seat that a welcome gives.
-    pub(super) fn new(role: Role, nameplate: String, welcome: &Welcome) -> Self {
-        Self { role, id: welcome.seat, boot: welcome.boot, nameplate, channel: None }
+    pub(super) fn new(role: Role, name: Name, welcome: &Welcome) -> Self {
+        Self { role, id: welcome.seat, boot: welcome.boot, name, channel: None }
     }
 
     /// Takes the seat back, with one attempt after another until the relay answers for good.
     pub(super) async fn resume(&self, endpoint: &Endpoint) -> Result<(Socket, Welcome), TransportError> {
-        let hello = ClientMessage::Resume(Resume {
-            role: self.role,
-            seat: self.id,
-            channel: self.channel,
-            nameplate: self.channel.is_none().then(|| self.nameplate.clone()),
-            boot: self.boot,
-        });
-        let mut backoff = Backoff::new();
+        let (start, mut backoff) = (Instant::now(), Backoff::new());
+        let (hello, patience) = match (self.channel, &self.name) {
+            (Some(channel), _) => (self.claim(Some(channel), None), Duration::ZERO),
+            (None, Name::Nameplate(nameplate)) => (self.claim(None, Some(nameplate.clone())), Duration::ZERO),
+            (None, code @ Name::Code(_)) => (code.hello(self.role), NOTICED),
+        };
         loop {
             backoff.wait().await;
             match attempt(endpoint, &hello).await {
                 Ok(seated) => return Ok(seated),
-                Err(SeatError::Code(code)) if is_final(code) => return Err(refusal(code)),
+                Err(SeatError::Code(code)) if is_final(code) && start.elapsed() >= patience => {
+                    return Err(refusal(code));
+                }
                 Err(e) => tracing::debug!(?e, "the seat could not be taken back yet"),
             }
         }
+    }
+
+    fn claim(&self, channel: Option<Id>, nameplate: Option<String>) -> ClientMessage {
+        ClientMessage::Resume(Resume { role: self.role, seat: self.id, channel, nameplate, boot: self.boot })
     }
 }
 
@@ -121,7 +151,8 @@ pub(super) fn limits(welcome: &Welcome) -> Result<LinkLimits, TransportError> {
         max_frame if max_frame < LEAST_FRAME => return Err(TransportError::FrameTooSmall { max_frame }),
         max_frame => usize::try_from(max_frame).map_or(MAX_FRAME, |n| n.min(MAX_FRAME)),
     };
-    Ok(LinkLimits { max_frame, messages_per_minute: welcome.limits.messages_per_minute })
+    let messages_per_minute = welcome.limits.messages_per_minute;
+    Ok(LinkLimits { max_frame, messages_per_minute, relayed: true })
 }
 
 /// The nameplate of a welcome: digits and nothing else.

@@ -6,10 +6,12 @@
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_wormhole_relay::wire::{ClientMessage, ErrorCode, Id, Mood, Role, ServerMessage, Status, Welcome};
 use bytes::BytesMut;
 use tokio::sync::mpsc;
+use tokio::time::{Sleep, sleep};
 
 use crate::transport::outbox::Outbox;
 use crate::transport::{
@@ -20,6 +22,9 @@ use crate::transport::{
 use super::endpoint::Endpoint;
 use super::seat::{self, Seat};
 use super::socket::{Incoming, Socket};
+
+/// A 0.1 peer that lost its connection has this long to come back: it tries for 33 s.
+const PEER_ABSENCE: Duration = Duration::from_secs(60);
 
 /// How far the channel is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +62,8 @@ pub(super) struct Supervisor {
     releasing: bool,
     /// The driver was told of a delay on this connection: a relay cannot make it listen to more than one each.
     throttled: bool,
+    /// The relay says that the other end's connection is gone: when a 0.1 peer is given up.
+    given_up: Option<Pin<Box<Sleep>>>,
     phase: Phase,
 }
 
@@ -82,6 +89,7 @@ impl Supervisor {
             up: false,
             releasing: false,
             throttled: false,
+            given_up: None,
             phase: Phase::Unproven,
         }
     }
@@ -98,12 +106,14 @@ impl Supervisor {
 
     async fn step(&mut self) -> Step {
         let link = self.up.then_some(self.number);
-        let Self { events, frames, control, socket, attempt, .. } = self;
+        let legacy = self.phase == Phase::Legacy;
+        let Self { events, frames, control, socket, attempt, given_up, .. } = self;
         let waits = events.waits();
         tokio::select! {
             said = control.recv() => self.obey(said),
             () = events.flush(false), if waits => ControlFlow::Continue(()),
             incoming = incoming(socket, frames, link, !waits) => self.note(incoming),
+            Some(()) = over(given_up), if legacy => ControlFlow::Break(Err(TransportError::LegacyEnd)),
             Some(found) = found(attempt) => {
                 self.attempt = None;
                 match found {
@@ -134,6 +144,9 @@ impl Supervisor {
                 self.phase = Phase::Legacy;
                 if !self.up {
                     return ControlFlow::Break(Err(TransportError::LegacyEnd));
+                }
+                if self.given_up.is_some() {
+                    self.events.put(TransportEvent::PeerAway);
                 }
             }
         }
@@ -197,17 +210,34 @@ impl Supervisor {
                     self.events.put(TransportEvent::Throttled);
                 }
             }
-            // A 0.1 peer does not come back.
-            Status::PeerAway | Status::PeerLeft if self.phase == Phase::Legacy => {
+            // A 0.1 peer has no other goodbye.
+            Status::PeerLeft if self.phase == Phase::Legacy => {
                 return ControlFlow::Break(Err(TransportError::LegacyEnd));
             }
-            // Only a sealed goodbye is one; of an absence the session learns by the silence. The socket of a relay that
-            // is going away closes by itself.
-            Status::PeerAway | Status::PeerBack | Status::PeerLeft | Status::GoingAway | Status::Unknown => {
+            // Where a session has its own way to tell absence, it learns of it by the silence.
+            Status::PeerAway => {
+                if self.given_up.is_none() {
+                    self.given_up = Some(Box::pin(sleep(PEER_ABSENCE)));
+                    self.tell_legacy(TransportEvent::PeerAway);
+                }
+            }
+            Status::PeerBack => {
+                if self.given_up.take().is_some() {
+                    self.tell_legacy(TransportEvent::PeerBack);
+                }
+            }
+            // Only a sealed goodbye is one. The socket of a relay that is going away closes by itself.
+            Status::PeerLeft | Status::GoingAway | Status::Unknown => {
                 tracing::debug!(?status, "the relay said");
             }
         }
         ControlFlow::Continue(())
+    }
+
+    fn tell_legacy(&mut self, event: TransportEvent) {
+        if self.phase == Phase::Legacy {
+            self.events.put(event);
+        }
     }
 
     fn paired(&mut self, channel: Id, boot: Id) {
@@ -234,6 +264,7 @@ impl Supervisor {
         self.seat.boot = welcome.boot;
         self.socket = Some(socket);
         self.throttled = false;
+        self.given_up = None;
         if self.releasing {
             self.release();
         } else if self.seat.channel.is_some() {
@@ -318,6 +349,12 @@ async fn incoming(
             std::future::pending().await
         }
     }
+}
+
+/// When a time is over, if one is running.
+async fn over(time: &mut Option<Pin<Box<Sleep>>>) -> Option<()> {
+    time.as_mut()?.await;
+    Some(())
 }
 
 /// How the attempts end, if some are being made.

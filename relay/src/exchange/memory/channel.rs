@@ -8,8 +8,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::exchange::{Bell, Caller, Due, Ended, POP_BYTES, POP_FRAMES};
-use crate::rules::{ChannelRate, Draw, FRAME_OVERHEAD, Nameplate, SeatHash, Source};
+use crate::exchange::{Bell, Caller, Due, Ended, POP_BYTES, POP_FRAMES, POP_FRAMES_BY_CODE};
+use crate::rules::{
+    CODE_QUEUE, ChannelRate, CodeHash, Draw, FRAME_OVERHEAD, Nameplate, QUEUE, SeatHash, Source,
+};
 use crate::wire::{Id, Role, Status};
 
 /// The other end, as a seat sees it or was told.
@@ -167,6 +169,10 @@ impl Queue {
 pub(super) struct Channel {
     /// The public digits; `None` after a loss of memory or once the host has left.
     pub nameplate: Option<Nameplate>,
+    /// The code that it is found by; `None` with a nameplate, or once the host has left.
+    pub code: Option<CodeHash>,
+    /// It was made under a code, so its ends may be of 0.1.5.
+    pub by_code: bool,
     /// The current pairing.
     pub id: Option<Id>,
     /// Host and peer.
@@ -192,6 +198,8 @@ impl Channel {
     pub fn new(owner: Source, rate: ChannelRate, now: Instant) -> Self {
         Self {
             nameplate: None,
+            code: None,
+            by_code: false,
             id: None,
             seats: [None, None],
             queues: [Queue::default(), Queue::default()],
@@ -226,6 +234,11 @@ impl Channel {
         self.seats[role.other().index()].as_ref().map(|seat| seat.presence)
     }
 
+    /// Bytes that each direction may hold while there is room.
+    pub fn bound(&self) -> usize {
+        if self.by_code { CODE_QUEUE } else { QUEUE }
+    }
+
     /// A frame for `to` goes straight to a socket that has nothing before it.
     pub fn is_straight(&self, to: Role) -> bool {
         self.queues[to.index()].is_empty()
@@ -255,11 +268,12 @@ impl Channel {
     }
 
     fn draw_frames(&mut self, role: Role, now: Instant, due: &mut Due) {
+        let most = if self.by_code { POP_FRAMES_BY_CODE } else { POP_FRAMES };
         let queue = &mut self.queues[role.index()];
         let mut bytes = 0;
         while let Some(held) = queue.frames.get(queue.taken) {
             let full = bytes > 0 && bytes + held.frame.len() > POP_BYTES;
-            if full || due.frames.len() == POP_FRAMES {
+            if full || due.frames.len() == most {
                 break;
             }
             match self.rate.draw(role, held.frame.len(), now) {

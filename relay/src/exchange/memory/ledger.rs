@@ -33,12 +33,20 @@ impl Ledger {
         self.total
     }
 
-    /// Judges a frame of `len` bytes from `payer` and books it if it fits: the queue has to append it then.
-    pub fn admit(&mut self, queue: &Queue, payer: Source, len: usize, straight: bool) -> Verdict {
+    /// Judges a frame of `len` bytes from `payer` and books it if it fits: the queue has to append it then. `room` is
+    /// what the direction may hold, and whether the frame goes straight through.
+    pub fn admit(
+        &mut self,
+        queue: &Queue,
+        payer: Source,
+        len: usize,
+        (bound, straight): (usize, bool),
+    ) -> Verdict {
         let cost = cost(len);
         let verdict = self.room.judge(&Ask {
             cost,
             queued: queue.cost,
+            bound,
             straight,
             total: self.total,
             source: self.sources.held(payer),

@@ -14,7 +14,8 @@ use super::ledger::Ledger;
 use crate::exchange::{Caller, Due, Ended, Pushed, Refusal};
 use crate::options::Options;
 use crate::rules::{
-    self, ChannelRate, MAX_CHANNELS, Nameplate, Nameplates, Room, SeatHash, Source, Sources, Verdict,
+    self, ChannelRate, CodeHash, MAX_CHANNELS, Nameplate, Nameplates, Room, SeatHash, Source, Sources,
+    Verdict,
 };
 use crate::wire::{ErrorCode, Id, Mood, Resume, Role};
 
@@ -28,11 +29,13 @@ pub(super) struct State {
     options: Options,
     boot: Id,
     started: Instant,
-    channels: HashMap<u64, Channel>,
+    pub channels: HashMap<u64, Channel>,
     /// Paired channels by their id.
     ids: HashMap<Id, u64>,
     nameplates: Nameplates<u64>,
-    ledger: Ledger,
+    /// Channels whose host is there, or may come back, by their code.
+    pub codes: HashMap<CodeHash, u64>,
+    pub ledger: Ledger,
     /// Hashes of the ids of re-created channels that ended, and when.
     tombstones: HashMap<[u8; 32], Instant>,
     /// The last key or epoch given.
@@ -50,6 +53,7 @@ impl State {
             channels: HashMap::new(),
             ids: HashMap::new(),
             nameplates: Nameplates::default(),
+            codes: HashMap::new(),
             ledger: Ledger::new(room, sources),
             tombstones: HashMap::new(),
             serial: 0,
@@ -92,20 +96,16 @@ impl State {
         }
         let found = Nameplate::parse(nameplate).and_then(|n| Some((n, *self.nameplates.find(n)?)));
         let epoch = self.next();
-        let free = found.and_then(|(nameplate, key)| {
-            let channel = self.channels.get_mut(&key)?;
-            channel.seats[Role::Peer.index()].is_none().then_some((nameplate, key, channel))
+        let source = caller.source;
+        let paired = found.and_then(|(nameplate, key)| {
+            let peer = Seat::new(Some(hash), caller, epoch, now);
+            Some((self.pair(key, id, peer, now)?, nameplate))
         });
-        let Some((nameplate, key, channel)) = free else {
-            self.ledger.sources.failed_join(caller.source, now);
-            return Err(found.map_or(ErrorCode::UnableToJoin.into(), |_| Refusal::Crowded));
-        };
-        channel.id = Some(id);
-        channel.active_at = now;
-        channel.seats[Role::Peer.index()] = Some(Seat::new(Some(hash), caller, epoch, now));
-        channel.wake(Role::Host);
-        self.ids.insert(id, key);
-        Ok((Hold { key, role: Role::Peer, epoch }, nameplate))
+        paired.ok_or_else(|| {
+            self.ledger.sources.failed_join(source, now);
+            // Of a third party only the operator's counters know.
+            found.map_or(ErrorCode::UnableToJoin.into(), |_| Refusal::Crowded)
+        })
     }
 
     pub fn resume(
@@ -149,7 +149,7 @@ impl State {
         let rate = self.rate();
         let channel = self.channels.get_mut(&hold.key).ok_or(Ended::Over)?;
         channel.held(hold.role, hold.epoch)?;
-        if hold.role != Role::Host || channel.nameplate.is_none() {
+        if hold.role != Role::Host || (channel.nameplate.is_none() && channel.code.is_none()) {
             return Ok(false);
         }
         for queue in &mut channel.queues {
@@ -170,12 +170,18 @@ impl State {
         let Ok(channel) = self.channel(hold) else { return };
         let joiner = channel.seats[Role::Peer.index()].as_ref().map(|seat| seat.source);
         let scary = mood == Mood::Scary && !std::mem::replace(&mut channel.scared, mood == Mood::Scary);
-        let freed = if hold.role == Role::Host { channel.nameplate.take() } else { None };
+        let (freed, code) = match hold.role {
+            Role::Host => (channel.nameplate.take(), channel.code.take()),
+            Role::Peer => (None, None),
+        };
         if let Some(joiner) = joiner.filter(|_| scary) {
             self.ledger.sources.failed_join(joiner, now);
         }
         if let Some(nameplate) = freed {
             self.nameplates.retire(nameplate, now);
+        }
+        if let Some(code) = code {
+            self.codes.remove(&code);
         }
         self.vacate(hold, Presence::Left, now);
         let over = self.channels.get(&hold.key).is_some_and(|channel| {
@@ -199,15 +205,15 @@ impl State {
         let channel = self.channels.get_mut(&hold.key).ok_or(Ended::Over)?;
         let payer = channel.held(hold.role, hold.epoch)?.source;
         match channel.other_presence(hold.role) {
-            None => return Ok(Pushed::Unpaired),
+            None if !channel.by_code => return Ok(Pushed::Unpaired),
             // Nobody will ever come for it.
             Some(Presence::Left) => return Ok(Pushed::Taken),
-            Some(Presence::Here | Presence::Away) => {}
+            None | Some(Presence::Here | Presence::Away) => {}
         }
         let to = hold.role.other();
-        let straight = channel.is_straight(to);
+        let room = (channel.bound(), channel.is_straight(to));
         let queue = &mut channel.queues[to.index()];
-        let verdict = self.ledger.admit(queue, payer, frame.len(), straight);
+        let verdict = self.ledger.admit(queue, payer, frame.len(), room);
         queue.sender_waits = verdict != Verdict::Fits;
         match verdict {
             Verdict::Fits => {
@@ -250,11 +256,11 @@ impl State {
         Ok(channel)
     }
 
-    fn seat(&mut self, key: u64, role: Role) -> Option<&mut Seat> {
+    pub fn seat(&mut self, key: u64, role: Role) -> Option<&mut Seat> {
         self.channels.get_mut(&key)?.seats[role.index()].as_mut()
     }
 
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.serial += 1;
         self.serial
     }
@@ -265,7 +271,7 @@ impl State {
     }
 
     /// Makes an empty channel that counts for `owner`.
-    fn open(&mut self, owner: Source, now: Instant) -> Result<u64, ErrorCode> {
+    pub fn open(&mut self, owner: Source, now: Instant) -> Result<u64, ErrorCode> {
         if self.channels.len() >= MAX_CHANNELS {
             return Err(ErrorCode::Busy);
         }
@@ -275,6 +281,22 @@ impl State {
         let key = self.next();
         self.channels.insert(key, Channel::new(owner, self.rate(), now));
         Ok(key)
+    }
+
+    /// Gives the free seat of a peer at this channel.
+    pub fn pair(&mut self, key: u64, id: Id, peer: Seat, now: Instant) -> Option<Hold> {
+        let channel = self.channels.get_mut(&key)?;
+        let seat = &mut channel.seats[Role::Peer.index()];
+        if seat.is_some() {
+            return None;
+        }
+        let epoch = peer.epoch;
+        *seat = Some(peer);
+        channel.id = Some(id);
+        channel.active_at = now;
+        channel.wake(Role::Host);
+        self.ids.insert(id, key);
+        Some(Hold { key, role: Role::Peer, epoch })
     }
 
     /// Puts a host into an empty channel.
@@ -318,13 +340,19 @@ impl State {
 
     /// Takes a seat back for another socket; `None` where it is not the claimant's.
     fn retake(&mut self, key: u64, role: Role, hash: SeatHash, caller: Caller) -> Option<Hold> {
-        let epoch = self.next();
-        let channel = self.channels.get_mut(&key)?;
-        let seat = channel.seats[role.index()].as_mut()?;
+        let seat = self.seat(key, role)?;
         let mine = seat.hash.is_none_or(|known| known.matches(&hash));
         if !mine || seat.presence == Presence::Left {
             return None;
         }
+        self.reseat(key, role, hash, caller)
+    }
+
+    /// Puts another socket into a seat. Whether it may sit there has been judged.
+    pub fn reseat(&mut self, key: u64, role: Role, hash: SeatHash, caller: Caller) -> Option<Hold> {
+        let epoch = self.next();
+        let channel = self.channels.get_mut(&key)?;
+        let seat = channel.seats[role.index()].as_mut()?;
         seat.hash = Some(hash);
         seat.replace(caller, epoch);
         channel.queues[role.index()].rewind();
@@ -381,6 +409,9 @@ impl State {
         }
         if let Some(nameplate) = channel.nameplate {
             self.nameplates.retire(nameplate, now);
+        }
+        if let Some(code) = channel.code {
+            self.codes.remove(&code);
         }
         if let Some(id) = channel.id {
             self.ids.remove(&id);

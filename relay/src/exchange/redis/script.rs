@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use redis::Script;
 
-use crate::exchange::{POP_BYTES, POP_FRAMES, WOKEN_AT_ONCE};
+use crate::exchange::{POP_BYTES, POP_FRAMES, POP_FRAMES_BY_CODE, WOKEN_AT_ONCE};
 use crate::options::Options;
 use crate::rules::{
-    FRAME_OVERHEAD, MAX_CHANNELS, QUEUE, RETIRED_FOR, RETIRED_MAX, STRAIGHT_PARTS, UNCLAIMED_ABSENCE,
+    CODE_QUEUE, FRAME_OVERHEAD, MAX_CHANNELS, QUEUE, RETIRED_FOR, RETIRED_MAX, STRAIGHT_PARTS,
+    UNCLAIMED_ABSENCE,
 };
 use crate::wire::{Role, SMALL_FRAME};
 
@@ -27,6 +28,7 @@ const WAKES: usize = 16_384;
 pub(super) struct Scripts {
     pub allocate: Script,
     pub join: Script,
+    pub code: Script,
     pub resume: Script,
     pub release: Script,
     pub leave: Script,
@@ -47,6 +49,7 @@ impl Scripts {
         Self {
             allocate: taking(&[include_str!("lua/allocate.lua")]),
             join: taking(&[include_str!("lua/join.lua")]),
+            code: taking(&[include_str!("lua/code.lua")]),
             resume: freeing(&[include_str!("lua/resume.lua")]),
             release: freeing(&[include_str!("lua/release.lua")]),
             leave: freeing(&[settle, include_str!("lua/leave.lua")]),
@@ -83,7 +86,7 @@ fn whole(flags: &str, limits: &str, parts: &[&str]) -> Script {
 
 /// The table `L`. Rates and counts of 0 are unlimited, as in [`Options`].
 fn limits(options: &Options, keep: Duration) -> String {
-    let rows: [(&str, u128); 23] = [
+    let rows: [(&str, u128); 25] = [
         ("messages", options.messages_per_minute.into()),
         ("bytes", options.bytes_per_minute.into()),
         ("small", options.small_per_minute.into()),
@@ -96,10 +99,12 @@ fn limits(options: &Options, keep: Duration) -> String {
         ("memory", options.memory as u128),
         ("share", options.memory_per_source as u128),
         ("queue", QUEUE as u128),
+        ("code_queue", CODE_QUEUE as u128),
         ("overhead", FRAME_OVERHEAD as u128),
         ("straight_parts", STRAIGHT_PARTS as u128),
         ("pop_bytes", POP_BYTES as u128),
         ("pop_frames", POP_FRAMES as u128),
+        ("pop_frames_by_code", POP_FRAMES_BY_CODE as u128),
         ("woken", WOKEN_AT_ONCE as u128),
         ("wakes", WAKES as u128),
         ("keep", keep.as_millis()),

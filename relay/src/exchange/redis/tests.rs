@@ -71,6 +71,30 @@ async fn a_channel_spans_instances_and_each_wakes_the_others() {
 }
 
 #[tokio::test]
+async fn a_code_spans_instances_and_no_key_holds_a_word_of_it() {
+    let (server, now) = (RedisServer::start(), Instant::now());
+    let (one, two) = two(&server, &unlimited()).await;
+    let code = CodeHash::of("acorn-amber-anvil").expect("a code");
+    let (at_one, at_two) = (caller(1), caller(2));
+    let host = one.join_code(&code, Role::Host, at_one.clone(), now).await.expect("a seat");
+    assert_eq!(one.push(&host.hold, "before the peer".into(), now).await, Ok(Pushed::Taken));
+    let peer = two.join_code(&code, Role::Peer, at_two, now).await.expect("a seat");
+    rung(&at_one.bell).await;
+    paired(&one.pop(&host.hold, 0, now).await.expect("seated"));
+    assert_eq!(two.pop(&peer.hold, 0, now).await.expect("seated").frames, ["before the peer"]);
+    let mut redis = client(&server).await;
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut redis).await.expect("keys");
+    assert!(keys.iter().any(|key| key.ends_with(&code.to_hex())), "{keys:?}");
+    assert!(
+        !keys.iter().any(|key| ["acorn", "amber", "anvil"].iter().any(|word| key.contains(word))),
+        "{keys:?}"
+    );
+    one.bye(host.hold, Mood::Happy, now).await;
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut redis).await.expect("keys");
+    assert!(!keys.iter().any(|key| key.contains(&code.to_hex())), "{keys:?}");
+}
+
+#[tokio::test]
 async fn a_slow_reader_at_one_instance_stops_the_writer_at_another() {
     let (server, now) = (RedisServer::start(), Instant::now());
     let (one, two) = two(&server, &unlimited()).await;

@@ -188,7 +188,8 @@ fn bulk_in_flight_is_two_chunks_until_more_was_acknowledged() {
 
 #[test]
 fn prompt_overtakes_bulk_and_leaves_it_one_record_in_five() {
-    let mut hand = Hand::with(Role::Host, LinkLimits { max_frame: 2_000, messages_per_minute: 0 });
+    let mut hand =
+        Hand::with(Role::Host, LinkLimits { max_frame: 2_000, messages_per_minute: 0, relayed: false });
     let id = hand.session.offer(file("f")).unwrap();
     hand.take();
     let line = "x".repeat(1_500);
@@ -272,7 +273,7 @@ fn what_waits_together_travels_together_and_a_lone_message_at_once() {
 
 #[test]
 fn a_relay_of_sixty_a_minute_carries_fifty_of_bulk() {
-    let limits = LinkLimits { max_frame: MIB + 64 * KIB, messages_per_minute: 60 };
+    let limits = LinkLimits { max_frame: MIB + 64 * KIB, messages_per_minute: 60, relayed: true };
     let mut hand = Hand::with(Role::Host, limits);
     assert_eq!(hand.session.chunk_size(), MIB);
     let id = hand.session.offer(file("f")).unwrap();
@@ -307,7 +308,7 @@ fn a_relay_of_sixty_a_minute_carries_fifty_of_bulk() {
 
 #[test]
 fn a_link_that_came_back_brings_no_new_burst() {
-    let limits = LinkLimits { max_frame: MIB + 64 * KIB, messages_per_minute: 60 };
+    let limits = LinkLimits { max_frame: MIB + 64 * KIB, messages_per_minute: 60, relayed: true };
     let mut hand = Hand::with(Role::Host, limits);
     let id = hand.session.offer(file("f")).unwrap();
     let mut sent = 0;

@@ -15,8 +15,8 @@ use crate::item::{ItemHead, ItemId, ItemKind, Lane, Refusal};
 use crate::session::{Link, LinkLimits, Session, SessionError, SessionEvent};
 
 const MIB: usize = 1024 * 1024;
-const DIRECT: LinkLimits = LinkLimits { max_frame: 1_114_112, messages_per_minute: 0 };
-const RELAY: LinkLimits = LinkLimits { max_frame: 1_114_112, messages_per_minute: 60 };
+const DIRECT: LinkLimits = LinkLimits { max_frame: 1_114_112, messages_per_minute: 0, relayed: false };
+const RELAY: LinkLimits = LinkLimits { max_frame: 1_114_112, messages_per_minute: 0, relayed: true };
 
 /// A session, and the Python program at the other end.
 struct Python {

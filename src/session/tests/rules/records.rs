@@ -359,7 +359,7 @@ fn a_link_with_shorter_frames_than_what_must_go_again_ends_the_channel() {
     let mut hand = Hand::new();
     hand.session.offer(text(&"x".repeat(16_000))).unwrap();
     hand.settle();
-    let error = hand.relink(LinkLimits { max_frame: 8_000, messages_per_minute: 0 });
+    let error = hand.relink(LinkLimits { max_frame: 8_000, messages_per_minute: 0, relayed: false });
     assert_eq!(error, Err(SessionError::FrameLimit));
     hand.pass(secs(3));
     assert!(hand.events().iter().any(|event| matches!(event, SessionEvent::Closed)));
@@ -376,7 +376,7 @@ fn what_was_staged_for_a_longer_frame_is_cut_for_a_shorter_one() {
     hand.session.handle_link(crate::session::Link::Down, hand.now).unwrap();
     let content: Vec<u8> = (0..200_000_u32).map(|n| n as u8).collect();
     hand.session.push(id, ChunkBuf::copy_of(&content[..150_000]), false);
-    let limits = LinkLimits { max_frame: 65_536, messages_per_minute: 0 };
+    let limits = LinkLimits { max_frame: 65_536, messages_per_minute: 0, relayed: false };
     hand.session.handle_link(crate::session::Link::Up { limits, greeted: false }, hand.now).unwrap();
     // One that was read for the old link comes late.
     hand.session.push(id, ChunkBuf::copy_of(&content[150_000..]), true);

@@ -13,9 +13,4 @@ if not known or known[1] or not known[3] then
   -- Of a third party only the operator's counters know.
   return { known and known[1] and 'crowded' or 'unable_to_join' }
 end
-redis.call('HSET', c, 'id', id, 'active', ARGV[2])
-redis.call('SET', id_of(id), key, 'PX', L.keep)
-due_by(key, NOW + L.idle)
-local epoch = seat(c, 'p', hash, source, number)
-wake(c, 'h')
-return { 'ok', rings, epoch, key }
+return { 'ok', rings, pair(c, key, id, hash, source, number), key }

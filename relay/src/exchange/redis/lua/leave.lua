@@ -6,7 +6,7 @@ local why = lost(c, role, epoch)
 if why then return { why } end
 settle(c, key, role, 9)
 if how == 'left' then
-  local v = redis.call('HMGET', c, 'p.source', 'scared', 'nameplate')
+  local v = redis.call('HMGET', c, 'p.source', 'scared', 'nameplate', 'code')
   if scary and not v[2] then
     redis.call('HSET', c, 'scared', 1)
     if v[1] then failed_join(v[1]) end
@@ -14,6 +14,10 @@ if how == 'left' then
   if role == 'h' and v[3] then
     redis.call('HDEL', c, 'nameplate')
     retire(v[3])
+  end
+  if role == 'h' and v[4] then
+    redis.call('HDEL', c, 'code')
+    redis.call('DEL', code_of(v[4]))
   end
 end
 vacate(c, key, role, how)

@@ -39,12 +39,13 @@ local function draw(len)
 end
 
 local v = redis.call('HMGET', c, 'id', 'delayed', role .. '.paired', role .. '.told', role .. '.delayed', role .. '>cost',
-  to .. '.delayed', to .. '>turn')
+  to .. '.delayed', to .. '>turn', 'by_code')
 local id, delayed = v[1], v[2]
 local statuses, frames, again, large = {}, {}, 0, 0
 if id and tonumber(v[6] or 0) > 0 then
   local bytes, count = 0, 0
-  while count < L.pop_frames do
+  local most = v[9] and L.pop_frames_by_code or L.pop_frames
+  while count < most do
     local entry = redis.call('XRANGE', f, '(' .. after .. '-0', '+', 'COUNT', 1)[1]
     if not entry then break end
     local frame, payer = entry[2][2], entry[2][4]

@@ -22,6 +22,7 @@ local function frames_of(key, to) return P .. 'frames:' .. key .. ':' .. to end
 local function source_of(source) return P .. 'source:' .. source end
 local function nameplate_of(digits) return P .. 'nameplate:' .. digits end
 local function id_of(id) return P .. 'id:' .. id end
+local function code_of(code) return P .. 'code:' .. code end
 local function other(role) return role == 'h' and 'p' or 'h' end
 
 -- Every key has an expiry; the sweep renews those of what lives.
@@ -165,6 +166,28 @@ local function seat(c, role, hash, source, number)
   return epoch
 end
 
+-- Gives the free seat of a peer to a socket: this pairing has that id. Returns its epoch.
+local function pair(c, key, id, hash, source, number)
+  redis.call('HSET', c, 'id', id, 'active', ARGV[2])
+  redis.call('SET', id_of(id), key, 'PX', L.keep)
+  due_by(key, NOW + L.idle)
+  local epoch = seat(c, 'p', hash, source, number)
+  wake(c, 'h')
+  return epoch
+end
+
+-- Puts another socket into a seat; returns its epoch. Whether it may sit there has been judged.
+local function reseat(c, role, hash, source, number)
+  local epoch = epoch_of(c)
+  wake(c, role)
+  redis.call('HSET', c, role .. '.hash', hash, role .. '.epoch', epoch, role .. '.source', source,
+    role .. '.instance', ME, role .. '.number', number, role .. '.presence', 'here')
+  redis.call('HDEL', c, role .. '.idle', role .. '.told')
+  stop_waiting(c, role)
+  wake(c, other(role))
+  return epoch
+end
+
 -- Frees a nameplate; it is not given out again soon (rules/nameplate.rs).
 local function retire(digits)
   redis.call('DEL', nameplate_of(digits))
@@ -188,11 +211,12 @@ end
 local function finish(key)
   local c = channel_of(key)
   redis.call('ZREM', DUE, key)
-  local v = redis.call('HMGET', c, 'owner', 'nameplate', 'id', 'recreated')
+  local v = redis.call('HMGET', c, 'owner', 'nameplate', 'id', 'recreated', 'code')
   if not v[1] then return end
   clear(c, key, 'h')
   clear(c, key, 'p')
   if v[2] then retire(v[2]) end
+  if v[5] then redis.call('DEL', code_of(v[5])) end
   if v[3] then
     redis.call('DEL', id_of(v[3]))
     if v[4] then redis.call('SET', P .. 'tombstone:' .. redis.sha1hex(v[3]), '', 'PX', L.tombstone) end

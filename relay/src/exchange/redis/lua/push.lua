@@ -6,8 +6,10 @@ local why = lost(c, role, epoch)
 if why then return { why } end
 local to = other(role)
 local there = presence(c, to)
-if not there then return { 'unpaired' } end
-local v = redis.call('HMGET', c, to .. '>cost', to .. '>turn_taken', role .. '.source', to .. '.idle', to .. '>waits')
+local v = redis.call('HMGET', c, to .. '>cost', to .. '>turn_taken', role .. '.source', to .. '.idle', to .. '>waits',
+  'by_code')
+-- Under a code the host does not wait for its peer.
+if not there and not v[6] then return { 'unpaired' } end
 -- Nobody will ever come for it; or it is there already (a reply that was lost).
 if there == 'left' or v[2] == turn then return { 'ok', rings } end
 
@@ -16,7 +18,7 @@ local queued, payer, cost = tonumber(v[1] or 0), v[3], #frame + L.overhead
 local sums = redis.call('HMGET', LEDGER, 'total', 'active')
 local total, active = tonumber(sums[1] or 0), tonumber(sums[2] or 0)
 local half = math.floor(L.memory / 2)
-local bound = L.queue
+local bound = v[6] and L.code_queue or L.queue
 if total > half then bound = math.min(bound, math.floor(half / math.max(active, 1))) end
 local full = queued > 0 and queued + cost > bound
 local memory = false

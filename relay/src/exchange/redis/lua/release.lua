@@ -1,11 +1,11 @@
 -- The host undoes the pairing. ARGV 4: the key. 5: the role. 6: the epoch. Replies ok, rings; or 'nothing' where there is
--- no nameplate to go back to.
+-- no nameplate and no code to go back to.
 local key, role, epoch = ARGV[4], ARGV[5], ARGV[6]
 local c = channel_of(key)
 local why = lost(c, role, epoch)
 if why then return { why } end
-local v = redis.call('HMGET', c, 'nameplate', 'id', 'p.source')
-if role ~= 'h' or not v[1] then return { 'nothing', rings } end
+local v = redis.call('HMGET', c, 'nameplate', 'id', 'p.source', 'code')
+if role ~= 'h' or not (v[1] or v[4]) then return { 'nothing', rings } end
 clear(c, key, 'h')
 clear(c, key, 'p')
 if v[2] then redis.call('DEL', id_of(v[2])) end

@@ -14,14 +14,7 @@ local function retake(key)
   local c = channel_of(key)
   local v = redis.call('HMGET', c, role .. '.presence', role .. '.hash', 'owner')
   if not v[3] or not v[1] or v[1] == 'left' or (v[2] and v[2] ~= hash) then return nil end
-  local epoch = epoch_of(c)
-  wake(c, role)
-  redis.call('HSET', c, role .. '.hash', hash, role .. '.epoch', epoch, role .. '.source', source,
-    role .. '.instance', ME, role .. '.number', number, role .. '.presence', 'here')
-  redis.call('HDEL', c, role .. '.idle', role .. '.told')
-  stop_waiting(c, role)
-  wake(c, other(role))
-  return { 'ok', rings, epoch, key }
+  return { 'ok', rings, reseat(c, role, hash, source, number), key }
 end
 
 -- A seat that is somebody else's, or was left: that counts like a failed join.

@@ -3,7 +3,7 @@
 local seen = redis.call('ZRANGEBYSCORE', DUE, '-inf', NOW, 'LIMIT', 0, tonumber(ARGV[4]))
 for _, key in ipairs(seen) do
   local c = channel_of(key)
-  local v = redis.call('HMGET', c, 'owner', 'id', 'active', 'h.absent', 'nameplate')
+  local v = redis.call('HMGET', c, 'owner', 'id', 'active', 'h.absent', 'nameplate', 'code')
   local at
   if not v[1] then
     at = 0
@@ -29,6 +29,7 @@ for _, key in ipairs(seen) do
     keep(source_of(v[1]))
     if v[2] then keep(id_of(v[2])) end
     if v[5] then keep(nameplate_of(v[5])) end
+    if v[6] then keep(code_of(v[6])) end
   end
 end
 if #seen > 0 then
