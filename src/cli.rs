@@ -75,7 +75,7 @@ fn command() -> Exit {
         Command::Flush(args) => flush::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Close(args) => close::run(&args),
-        Command::Relay(args) => relay::run(args, settings),
+        Command::Relay(args) => relay::run(*args, settings),
     };
     done.unwrap_or_else(|failure| {
         output::failure(&failure.why);

@@ -59,7 +59,7 @@ pub enum Command {
     /// Run a relay: it pairs two ends by their number and cannot read what it forwards
     #[command(after_help = "Example:\n  agent-wormhole relay --listen 0.0.0.0:8787\n  \
                             agent-wormhole host --relay ws://relay.example.org:8787   # elsewhere")]
-    Relay(RelayCommand),
+    Relay(Box<RelayCommand>),
 }
 
 impl Command {

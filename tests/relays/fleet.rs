@@ -18,7 +18,7 @@ impl Relay {
         let mut child = Command::new(env!("CARGO_BIN_EXE_agent-wormhole"))
             .args(["relay", "--listen", "127.0.0.1:0", "--redis", redis, "--messages-per-minute", "0"])
             .args(["--bytes-per-minute", "0", "--channels-per-source", "0", "--failed-joins-per-minute", "0"])
-            .args([] as [&str; 0])
+            .args(["--drain", "2s"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
