@@ -2,7 +2,7 @@
 //!
 //! Owns the words of the wire that an end says. Knows no load.
 
-use agent_wormhole_relay::wire::{ClientMessage, ServerMessage, Status};
+use agent_wormhole_relay::wire::{ClientMessage, JoinCode, Role, ServerMessage, Status, Words};
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpStream;
@@ -38,6 +38,21 @@ impl Channel {
     }
 }
 
+impl Channel {
+    /// The same under a whole code, as ends of 0.1.5 do it.
+    pub async fn open_by_code(host_at: &str, peer_at: &str, code: &str) -> Result<Self, String> {
+        let join =
+            |role| ClientMessage::JoinCode(JoinCode { code: Words(code.to_owned()), role, statuses: false });
+        let mut host = End::connect(host_at).await?;
+        host.say(&join(Role::Host)).await?;
+        host.answer().await?;
+        let mut peer = End::connect(peer_at).await?;
+        peer.say(&join(Role::Peer)).await?;
+        peer.answer().await?;
+        Ok(Self { host, peer })
+    }
+}
+
 impl End {
     async fn connect(url: &str) -> Result<Self, String> {
         let address = url.trim_start_matches("ws://").trim_end_matches("/ws");
@@ -59,6 +74,14 @@ impl End {
             if let Message::Text(text) = self.next().await? {
                 return ServerMessage::decode(&text).map_err(|error| error.to_string());
             }
+        }
+    }
+
+    /// The one text that an end of 0.1.5 gets.
+    async fn answer(&mut self) -> Result<(), String> {
+        match self.next().await? {
+            Message::Text(text) if text.contains(r#""event""#) => Ok(()),
+            other => Err(format!("not seated: {other:?}")),
         }
     }
 

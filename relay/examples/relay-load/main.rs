@@ -43,6 +43,15 @@ struct Args {
     /// Relays that share the Redis, which channels are spread over
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
     relays: u8,
+    /// A relay that runs already on this machine, such as ws://127.0.0.1:8787/ws; its limits hold
+    #[arg(long, conflicts_with_all = ["redis", "relays"])]
+    url: Option<String>,
+    /// The process of that relay, to tell its memory and processor time
+    #[arg(long, requires = "url")]
+    pid: Option<u32>,
+    /// Join by a whole code, as clients of 0.1.5 do
+    #[arg(long)]
+    legacy: bool,
     /// Be the relay (used by this program itself)
     #[arg(long, hide = true)]
     serve: bool,
@@ -82,21 +91,33 @@ async fn load(args: &Args) -> Result<(), String> {
         return Err("several relays need a Redis to share; give --redis".to_owned());
     }
     let mut relays = Vec::new();
-    for _ in 0..args.relays {
-        relays.push(server::Relay::start(args.redis.as_deref())?);
+    match &args.url {
+        Some(url) => relays.push(server::Relay::running(url, args.pid)?),
+        None => {
+            for _ in 0..args.relays {
+                relays.push(server::Relay::start(args.redis.as_deref())?);
+            }
+        }
     }
+    let load = kinds::Load { relays: &relays, channels: args.channels, size: args.size, legacy: args.legacy };
     let seconds = Duration::from_secs(args.seconds);
     let report = match args.kind {
-        Kind::Idle => kinds::idle(&relays, args.channels).await,
-        Kind::Ping => kinds::ping(&relays, args.channels, args.size, seconds).await,
-        Kind::Flow => kinds::flow(&relays, args.channels, (args.size, args.rate), seconds).await,
-        Kind::Bulk => kinds::bulk(&relays, args.channels, args.size, seconds).await,
-        Kind::Storm => kinds::storm(&relays, args.rate, seconds).await,
+        Kind::Idle => load.idle().await,
+        Kind::Ping => load.ping(seconds).await,
+        Kind::Flow => load.flow(args.rate, seconds).await,
+        Kind::Bulk => load.bulk(seconds).await,
+        Kind::Storm => load.storm(args.rate, seconds).await,
     }?;
-    let store = if args.redis.is_some() { "Redis" } else { "memory" };
+    let store = match (&args.url, &args.redis) {
+        (Some(_), _) => "a relay that ran already",
+        (None, Some(_)) => "Redis",
+        (None, None) => "memory",
+    };
     say(&format!(
         "{:?}, {} channel(s), {} relay(s), {store}\n{report}",
-        args.kind, args.channels, args.relays
+        args.kind,
+        args.channels,
+        relays.len()
     ));
     Ok(())
 }

@@ -17,10 +17,12 @@ use tokio::net::TcpListener;
 /// Clock ticks of `/proc/PID/stat` a second, on every Linux.
 const TICKS: f64 = 100.0;
 
-/// A relay process, gone when dropped.
+/// A relay process; one that was started here is gone when dropped.
 #[derive(Debug)]
 pub struct Relay {
-    child: Child,
+    child: Option<Child>,
+    /// The process, if its number is known.
+    pid: Option<u32>,
     pub url: String,
 }
 
@@ -49,11 +51,22 @@ impl Relay {
         if url.is_empty() {
             return Err("the relay does not start".to_owned());
         }
-        Ok(Self { child, url: url.trim().to_owned() })
+        let pid = Some(child.id());
+        Ok(Self { child: Some(child), pid, url: url.trim().to_owned() })
+    }
+
+    /// One that runs already, on this machine only.
+    pub fn running(url: &str, pid: Option<u32>) -> Result<Self, String> {
+        let local = ["ws://127.", "ws://localhost:", "ws://[::1]:"].iter().any(|here| url.starts_with(here));
+        if !local || !url.ends_with("/ws") {
+            return Err("load is for this machine: write --url as ws://127.0.0.1:8787/ws".to_owned());
+        }
+        Ok(Self { child: None, pid, url: url.to_owned() })
     }
 
     pub fn usage(&self) -> Usage {
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()));
+        let read =
+            |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", self.pid.unwrap_or_default()));
         let status = read("status").unwrap_or_default();
         let resident = status
             .lines()
@@ -73,8 +86,10 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
