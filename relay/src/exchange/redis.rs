@@ -55,6 +55,8 @@ const DRAW_BITS: u32 = 52;
 #[derive(Debug, Clone)]
 pub struct Redis {
     inner: Arc<Inner>,
+    /// How long a client waits for a seat.
+    wait: Duration,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,8 @@ struct Asking {
     bell: Arc<Bell>,
     source: Source,
     role: Role,
+    /// Until when it waits. By the clock on the wall, not by the caller's.
+    by: Instant,
 }
 
 impl Redis {
@@ -85,7 +89,8 @@ impl Redis {
         let bells = Arc::<Bells>::default();
         let scripts = Scripts::new(options);
         let link = Link::open(url, prefix, scripts.keep(), bells.clone()).await?;
-        Ok(Self { inner: Arc::new(Inner { link, scripts, bells, usage: Mutex::default() }) })
+        let inner = Arc::new(Inner { link, scripts, bells, usage: Mutex::default() });
+        Ok(Self { inner, wait: SEAT_WAIT })
     }
 
     /// Runs a seating script in a task of its own: a client that goes away does not leave the step half asked.
@@ -96,8 +101,8 @@ impl Redis {
         if !self.inner.link.is_up() {
             return Err(Refusal::Away);
         }
-        // A seat that comes too late is given up when it is dropped.
-        match timeout(SEAT_WAIT, tokio::spawn(ask)).await {
+        // What is asked too late is refused; a seat whose answer comes too late is given up when it is dropped.
+        match timeout(self.wait, tokio::spawn(ask)).await {
             Ok(Ok(seated)) => seated,
             Ok(Err(_)) | Err(_) => Err(Refusal::Away),
         }
@@ -116,14 +121,14 @@ impl Inner {
         asking: Asking,
         now: Instant,
         script: &redis::Script,
-        args: impl Fn(&Asking, &str, u64) -> Vec<Bytes>,
+        args: impl Fn(&Asking, &str, [Bytes; 2]) -> Vec<Bytes>,
         key: Option<String>,
     ) -> Result<(Hold, Reply), Refusal> {
         let number = self.bells.add(&asking.bell);
         loop {
             let live = self.link.live().await;
             let source = live.hashed(asking.source);
-            let args = args(&asking, &source, number);
+            let args = args(&asking, &source, [text(number), text(self.link.micros(asking.by))]);
             let ask = Ask { script, boot: &live.boot, now, args: &args, bulk: false };
             let reply = match self.link.ask(&live, ask).await {
                 Answer::Reply(reply) => reply,
@@ -214,16 +219,16 @@ impl Exchange for Redis {
     }
 
     async fn allocate(&self, caller: Caller, now: Instant) -> Result<Seated<Hold>, Refusal> {
-        let inner = self.inner.clone();
+        let (inner, by) = (self.inner.clone(), Instant::now() + self.wait);
         self.seated(async move {
             let key = fresh_id(&mut OsRng).to_string();
             let draws: Vec<_> = (0..DRAWS).map(|_| OsRng.next_u64() >> (64 - DRAW_BITS)).collect();
-            let asking = Asking::new(caller, Role::Host, fresh_id(&mut OsRng));
+            let asking = Asking::new(caller, Role::Host, fresh_id(&mut OsRng), by);
             let seat = asking.seat;
             let named = key.clone();
-            let args = move |asking: &Asking, source: &str, number| {
+            let args = move |asking: &Asking, source: &str, [number, by]: [Bytes; 2]| {
                 let mut args =
-                    vec![named.clone().into(), asking.hash(), source.to_owned().into(), text(number)];
+                    vec![named.clone().into(), asking.hash(), source.to_owned().into(), number, by];
                 args.extend(draws.iter().map(|draw| text(*draw)));
                 args
             };
@@ -234,19 +239,20 @@ impl Exchange for Redis {
     }
 
     async fn join(&self, nameplate: &str, caller: Caller, now: Instant) -> Result<Seated<Hold>, Refusal> {
-        let inner = self.inner.clone();
+        let (inner, by) = (self.inner.clone(), Instant::now() + self.wait);
         let nameplate = Nameplate::parse(nameplate);
         self.seated(async move {
-            let asking = Asking::new(caller, Role::Peer, fresh_id(&mut OsRng));
+            let asking = Asking::new(caller, Role::Peer, fresh_id(&mut OsRng), by);
             let (seat, id) = (asking.seat, fresh_id(&mut OsRng).to_string());
             let digits = nameplate.map(|n| n.to_string()).unwrap_or_default();
-            let args = move |asking: &Asking, source: &str, number| {
+            let args = move |asking: &Asking, source: &str, [number, by]: [Bytes; 2]| {
                 vec![
                     digits.clone().into(),
                     asking.hash(),
                     source.to_owned().into(),
-                    text(number),
+                    number,
                     id.clone().into(),
+                    by,
                 ]
             };
             let (hold, _) = inner.seat(asking, now, &inner.scripts.join, args, None).await?;
@@ -262,21 +268,22 @@ impl Exchange for Redis {
         caller: Caller,
         now: Instant,
     ) -> Result<Seated<Hold>, Refusal> {
-        let inner = self.inner.clone();
+        let (inner, by) = (self.inner.clone(), Instant::now() + self.wait);
         let code = code.to_hex();
         self.seated(async move {
-            let asking = Asking::new(caller, role, fresh_id(&mut OsRng));
+            let asking = Asking::new(caller, role, fresh_id(&mut OsRng), by);
             let seat = asking.seat;
             let (id, key) = (fresh_id(&mut OsRng).to_string(), fresh_id(&mut OsRng).to_string());
-            let args = move |asking: &Asking, source: &str, number| {
+            let args = move |asking: &Asking, source: &str, [number, by]: [Bytes; 2]| {
                 vec![
                     code.clone().into(),
                     letter(role).into(),
                     asking.hash(),
                     source.to_owned().into(),
-                    text(number),
+                    number,
                     id.clone().into(),
                     key.clone().into(),
+                    by,
                 ]
             };
             let (hold, _) = inner.seat(asking, now, &inner.scripts.code, args, None).await?;
@@ -293,14 +300,14 @@ impl Exchange for Redis {
             }
             _ => return Err(ErrorCode::BadMessage.into()),
         };
-        let inner = self.inner.clone();
+        let (inner, by) = (self.inner.clone(), Instant::now() + self.wait);
         let claim = claim.clone();
         self.seated(async move {
-            let asking = Asking::new(caller, claim.role, claim.seat);
+            let asking = Asking::new(caller, claim.role, claim.seat, by);
             let fresh = fresh_id(&mut OsRng).to_string();
             let id = claim.channel.map(|id| id.to_string()).unwrap_or_default();
             let digits = nameplate.map(|n| n.to_string()).unwrap_or_default();
-            let args = move |asking: &Asking, source: &str, number| {
+            let args = move |asking: &Asking, source: &str, [number, by]: [Bytes; 2]| {
                 vec![
                     id.clone().into(),
                     digits.clone().into(),
@@ -308,8 +315,9 @@ impl Exchange for Redis {
                     claim.boot.to_string().into(),
                     asking.hash(),
                     source.to_owned().into(),
-                    text(number),
+                    number,
                     fresh.clone().into(),
+                    by,
                 ]
             };
             let (hold, _) = inner.seat(asking, now, &inner.scripts.resume, args, None).await?;
@@ -320,7 +328,8 @@ impl Exchange for Redis {
 
     async fn release(&self, hold: &Hold, now: Instant) -> Result<bool, Ended> {
         let inner = &self.inner;
-        let reply = inner.step(hold, now, &inner.scripts.release, &[], false).await?;
+        let args = [text(hold.handed().ask())];
+        let reply = inner.step(hold, now, &inner.scripts.release, &args, false).await?;
         hold.handed().forget();
         Ok(reply.is_some_and(|reply| reply.is_ok()))
     }
@@ -355,9 +364,10 @@ impl Exchange for Redis {
     async fn pop(&self, hold: &Hold, mut written: usize, now: Instant) -> Result<Due, Ended> {
         let inner = &self.inner;
         let mut bulk = hold.handed().bulk;
+        let turn = hold.handed().ask();
         loop {
-            let mut args =
-                vec![text(hold.handed().after), text(if bulk { usize::MAX >> 12 } else { PROMPT })];
+            let longest = text(if bulk { usize::MAX >> 12 } else { PROMPT });
+            let mut args = vec![text(hold.handed().after), longest, text(turn)];
             args.extend(hold.handed().settled(written));
             let Some(mut reply) = inner.step(hold, now, &inner.scripts.pop, &args, bulk).await? else {
                 inner.bells.ring_later(hold.number, OOM_PAUSE);
@@ -401,8 +411,8 @@ impl Exchange for Redis {
 }
 
 impl Asking {
-    fn new(caller: Caller, role: Role, seat: Id) -> Self {
-        Self { seat, bell: caller.bell, source: caller.source, role }
+    fn new(caller: Caller, role: Role, seat: Id, by: Instant) -> Self {
+        Self { seat, bell: caller.bell, source: caller.source, role, by }
     }
 
     /// What the store keeps of the seat.

@@ -53,6 +53,7 @@ macro_rules! suite {
             flow::a_frame_before_the_pairing_is_refused,
             flow::what_was_not_written_is_due_again,
             flow::frames_wait_for_an_absent_end,
+            flow::a_long_frame_swallows_no_status,
             flow::a_full_direction_stops_its_sender_only,
             flow::an_empty_direction_takes_any_frame,
             flow::frames_outlive_their_sender,
@@ -131,7 +132,7 @@ impl<E: Exchange> End<E> {
         Self { hold: seated.hold, bell: caller.bell.clone(), role, seat: seated.seat, boot }
     }
 
-    fn claim(&self, channel: Id) -> Resume {
+    pub(super) fn claim(&self, channel: Id) -> Resume {
         Resume { role: self.role, seat: self.seat, channel: Some(channel), nameplate: None, boot: self.boot }
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Handed {
     pub given: VecDeque<Given>,
     /// Frames that were taken from it.
     pub pushed: u64,
+    /// Questions that are answered once, beside those frames.
+    pub asked: u64,
     /// The last frame was a long one: the next may be, too.
     pub bulk: bool,
 }
@@ -63,6 +65,12 @@ impl Handed {
                 Bytes::from(given.cost.to_string()),
             ]
         })
+    }
+
+    /// The number of the next question.
+    pub fn ask(&mut self) -> u64 {
+        self.asked += 1;
+        self.asked
     }
 
     /// Notes frames that are being given.

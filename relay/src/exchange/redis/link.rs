@@ -4,6 +4,7 @@
 //! is for scripts, one for frames longer than those should wait behind, one waits for wake-ups. Any fault closes all
 //! three; whoever asked asks again on the next ones. Knows no step of the contract.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,12 @@ pub(super) struct Live {
     pub boot: Id,
     /// What sources are hashed with.
     salt: Vec<u8>,
+    /// Which of this instance's connections these are: what comes late by earlier ones is refused.
+    number: u64,
+    /// They are of no use any more.
+    given_up: AtomicBool,
+    /// Tells the keeper so.
+    broken: Notify,
 }
 
 /// The way to Redis.
@@ -135,8 +142,8 @@ struct Way {
     keep: u128,
     enter: Script,
     bells: Arc<Bells>,
-    /// The connections are of no use any more.
-    broken: Notify,
+    /// The number of the latest connections.
+    serial: AtomicU64,
     /// Microseconds of Redis at a moment of ours.
     clock: Mutex<(Instant, u64)>,
     /// The store's memory as it was known last.
@@ -160,7 +167,7 @@ impl Link {
             keep: keep.as_millis(),
             enter: script::enter(),
             bells,
-            broken: Notify::new(),
+            serial: AtomicU64::new(0),
             clock: Mutex::new((Instant::now(), 0)),
             boot: Mutex::new(fresh_id(&mut OsRng)),
         });
@@ -185,7 +192,7 @@ impl Link {
 
     /// Whether Redis can be asked.
     pub fn is_up(&self) -> bool {
-        self.live.borrow().is_some()
+        self.live_now().is_some()
     }
 
     /// The store's memory as it was known last.
@@ -196,7 +203,11 @@ impl Link {
     /// The connections, once there are any.
     pub async fn live(&self) -> Arc<Live> {
         let mut live = self.live.clone();
-        match live.wait_for(Option::is_some).await.map(|live| live.clone()) {
+        match live
+            .wait_for(|live| live.as_ref().is_some_and(|live| live.is_good()))
+            .await
+            .map(|live| live.clone())
+        {
             Ok(Some(live)) => live,
             // The keeper ends with the link only.
             Ok(None) | Err(_) => std::future::pending().await,
@@ -205,14 +216,15 @@ impl Link {
 
     /// The connections, if there are any.
     pub fn live_now(&self) -> Option<Arc<Live>> {
-        self.live.borrow().clone()
+        self.live.borrow().clone().filter(|live| live.is_good())
     }
 
     /// Asks a script, once.
     pub async fn ask(&self, live: &Arc<Live>, ask: Ask<'_>) -> Answer {
         let mut asking = ask.script.prepare_invoke();
         asking.key(self.way.boot_key.as_str());
-        asking.arg(ask.boot.to_string()).arg(self.micros(ask.now)).arg(self.way.instance.as_str());
+        asking.arg(ask.boot.to_string()).arg(self.micros(ask.now));
+        asking.arg(format!("{}:{}", self.way.instance, live.number));
         for arg in ask.args {
             asking.arg(arg.as_ref());
         }
@@ -221,17 +233,20 @@ impl Link {
         match answer {
             Ok(value) => {
                 let reply = Reply::new(value);
+                if reply.is_stale() {
+                    return Answer::Again;
+                }
                 if !reply.is_forgotten() {
                     return Answer::Reply(reply);
                 }
                 if *ask.boot == live.boot {
-                    self.broke(live, "it has forgotten");
+                    live.give_up("it has forgotten");
                 }
                 Answer::Again
             }
             Err(error) if error.code() == Some("OOM") => Answer::NoMemory,
             Err(error) => {
-                self.broke(live, &error.to_string());
+                live.give_up(&error.to_string());
                 Answer::Again
             }
         }
@@ -240,11 +255,11 @@ impl Link {
     /// Says that this instance lives, and sets the clock.
     pub async fn beat(&self) {
         let Some(live) = self.live_now() else { return };
-        match self.way.enter(&mut live.prompt.clone()).await {
+        match self.way.enter(&mut live.prompt.clone(), live.number).await {
             Ok((boot, _)) if boot == live.boot => {}
-            Ok(_) => self.broke(&live, "it has forgotten"),
-            Err(Fault::Fatal(error)) => self.broke(&live, &error.to_string()),
-            Err(Fault::Passing(why)) => self.broke(&live, &why),
+            Ok(_) => live.give_up("it has forgotten"),
+            Err(Fault::Fatal(error)) => live.give_up(&error.to_string()),
+            Err(Fault::Passing(why)) => live.give_up(&why),
         }
     }
 
@@ -254,17 +269,8 @@ impl Link {
     }
 
     /// Microseconds of Redis.
-    fn micros(&self, now: Instant) -> u64 {
+    pub fn micros(&self, now: Instant) -> u64 {
         self.way.micros(now)
-    }
-
-    /// These connections are of no use; the keeper makes others. Whoever notices late is not heard.
-    fn broke(&self, live: &Arc<Live>, why: &str) {
-        let current = self.live.borrow().as_ref().is_some_and(|current| Arc::ptr_eq(current, live));
-        if current {
-            tracing::debug!(why, "the connections to Redis are given up");
-            self.way.broken.notify_one();
-        }
     }
 }
 
@@ -275,6 +281,18 @@ impl Drop for Link {
 }
 
 impl Live {
+    /// These connections are of no use; the keeper makes others, and who asks waits for those.
+    pub fn give_up(&self, why: &str) {
+        if !self.given_up.swap(true, Ordering::AcqRel) {
+            tracing::debug!(why, "the connections to Redis are given up");
+            self.broken.notify_one();
+        }
+    }
+
+    fn is_good(&self) -> bool {
+        !self.given_up.load(Ordering::Acquire)
+    }
+
     /// A source in the name of a key: nobody reads an address from it.
     pub fn hashed(&self, source: Source) -> String {
         use std::fmt::Write as _;
@@ -302,13 +320,13 @@ impl Way {
         loop {
             let why = match next.take() {
                 Some((live, listening)) => {
-                    tell.send_replace(Some(live));
+                    tell.send_replace(Some(live.clone()));
                     // Whatever they missed: they look, and who was seated by another memory is told so.
                     self.bells.ring_all();
                     let since = Instant::now();
                     let why = tokio::select! {
                         why = self.listen(listening) => why,
-                        () = self.broken.notified() => "it does not answer as it should".to_owned(),
+                        () = live.broken.notified() => "it does not answer as it should".to_owned(),
                     };
                     tell.send_replace(None);
                     tracing::warn!(why, "Redis is away; channels wait for it");
@@ -340,15 +358,18 @@ impl Way {
     /// Three connections to one node that takes part.
     async fn connect(&self) -> Result<Connected, Fault> {
         let mut node = self.url.clone();
+        let number = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         for _ in 0..MOVES {
             let client = Client::open(node.clone()).map_err(|error| fault(&error))?;
             let mut prompt = connection(&client, Some(PROMPT_REPLY)).await?;
-            match self.first(&mut prompt).await {
+            match self.first(&mut prompt, number).await {
                 Ok((boot, salt)) => {
                     let bulk = connection(&client, Some(BULK_REPLY)).await?;
                     let listening = connection(&client, None).await?;
                     *self.boot.lock().unwrap_or_else(PoisonError::into_inner) = boot;
-                    return Ok((Arc::new(Live { prompt, bulk, boot, salt }), listening));
+                    let (given_up, broken) = (AtomicBool::new(false), Notify::new());
+                    let live = Live { prompt, bulk, boot, salt, number, given_up, broken };
+                    return Ok((Arc::new(live), listening));
                 }
                 Err(error) => node = moved(&error, node).ok_or_else(|| fault(&error))?,
             }
@@ -360,6 +381,7 @@ impl Way {
     async fn first(
         &self,
         connection: &mut MultiplexedConnection,
+        number: u64,
     ) -> Result<(Id, Vec<u8>), redis::RedisError> {
         let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
         let line = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -369,18 +391,23 @@ impl Way {
             return Err((ErrorKind::InvalidClientConfig, "too old", version.to_owned()).into());
         }
         let run = line("run_id:").unwrap_or_default().to_owned();
-        self.enter_run(connection, &run).await
+        self.enter_run(connection, &run, number).await
     }
 
     /// Says that this instance lives.
-    async fn enter(&self, connection: &mut MultiplexedConnection) -> Result<(Id, Vec<u8>), Fault> {
-        self.first(connection).await.map_err(|error| fault(&error))
+    async fn enter(
+        &self,
+        connection: &mut MultiplexedConnection,
+        number: u64,
+    ) -> Result<(Id, Vec<u8>), Fault> {
+        self.first(connection, number).await.map_err(|error| fault(&error))
     }
 
     async fn enter_run(
         &self,
         connection: &mut MultiplexedConnection,
         run: &str,
+        number: u64,
     ) -> Result<(Id, Vec<u8>), redis::RedisError> {
         let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
         let at = seconds.saturating_mul(1_000_000).saturating_add(micros);
@@ -398,6 +425,7 @@ impl Way {
             .arg(self.instance.as_str())
             .arg(WORD.as_millis().to_string())
             .arg(self.keep.to_string())
+            .arg(number)
             .invoke_async(connection)
             .await?;
         let boot = boot.parse().map_err(|_| (ErrorKind::UnexpectedReturnType, "the boot is no id"))?;

@@ -38,6 +38,11 @@ impl Reply {
         self.word == "forgot"
     }
 
+    /// The connection was given up.
+    pub fn is_stale(&self) -> bool {
+        self.word == "stale"
+    }
+
     pub fn is_unpaired(&self) -> bool {
         self.word == "unpaired"
     }
@@ -46,6 +51,8 @@ impl Reply {
     pub fn refusal(&self) -> Option<Refusal> {
         Some(Refusal::Code(match self.word.as_str() {
             "ok" => return None,
+            // Whoever asked does not wait any more.
+            "late" => return Some(Refusal::Away),
             "crowded" => return Some(Refusal::Crowded),
             "unable_to_join" => ErrorCode::UnableToJoin,
             "nameplate_lost" => ErrorCode::NameplateLost,

@@ -157,6 +157,68 @@ async fn what_is_asked_twice_is_done_once() {
 }
 
 #[tokio::test]
+async fn what_a_lost_reply_said_is_said_again() {
+    let (server, now) = (RedisServer::start(), Instant::now());
+    let store = store(&server, "said", &unlimited()).await;
+    let (host, nameplate) = host(&store, 1, now).await;
+    let _peer = peer(&store, &nameplate, 2, now).await;
+    let channel = paired(&host.pop(&store, 0, now).await);
+    host.hold.handed().asked -= 1;
+    assert_eq!(paired(&host.pop(&store, 0, now).await), channel);
+    assert!(host.pop(&store, 0, now).await.statuses.is_empty(), "it was heard");
+}
+
+#[tokio::test]
+async fn a_release_that_is_asked_twice_leaves_the_next_peer_alone() {
+    let (server, now) = (RedisServer::start(), Instant::now());
+    let store = store(&server, "released", &unlimited()).await;
+    let (host, nameplate) = host(&store, 1, now).await;
+    let stranger = peer(&store, &nameplate, 2, now).await;
+    assert_eq!(store.release(&host.hold, now).await, Ok(true));
+    let next = peer(&store, &nameplate, 3, now).await;
+    host.hold.handed().asked -= 1;
+    assert_eq!(store.release(&host.hold, now).await, Ok(true));
+    assert_eq!(store.pop(&stranger.hold, 0, now).await.err(), Some(Ended::Released));
+    paired(&next.pop(&store, 0, now).await);
+    assert_eq!(store.release(&host.hold, now).await, Ok(true));
+    assert_eq!(store.pop(&next.hold, 0, now).await.err(), Some(Ended::Released));
+}
+
+#[tokio::test]
+async fn who_does_not_wait_any_more_takes_no_seat_from_those_who_sit() {
+    let (server, now) = (RedisServer::start(), Instant::now());
+    let (one, mut two) = two(&server, &unlimited()).await;
+    let (_host, peer, channel) = pair(&one, now).await;
+    two.wait = Duration::ZERO;
+    let late = two.resume(&peer.claim(channel), caller(2), now).await;
+    assert!(matches!(late, Err(Refusal::Away)));
+    assert!(matches!(two.allocate(caller(3), now).await, Err(Refusal::Away)));
+    // Its task has asked meanwhile, and was answered.
+    two.sweep(now).await;
+    two.sweep(now).await;
+    assert_eq!(two.usage().map(|usage| usage.channels), Some(1));
+    assert!(one.pop(&peer.hold, 0, now).await.is_ok(), "the socket that was there is there");
+}
+
+#[tokio::test]
+async fn what_comes_late_by_connections_that_were_given_up_is_refused() {
+    let (server, now) = (RedisServer::start(), Instant::now());
+    let store = store(&server, "late", &unlimited()).await;
+    let (host, peer, _) = pair(&store, now).await;
+    let (link, push) = (&store.inner.link, &store.inner.scripts.push);
+    let old = link.live_now().expect("there");
+    old.give_up("as if it had not answered in time");
+    // Asked again on the next ones, and another after it.
+    host.push(&store, "one", now).await;
+    host.push(&store, "two", now).await;
+    let args = [host.hold.key.clone(), "h".into(), host.hold.epoch.to_string(), "1".into(), "one".into()];
+    let args = args.map(Bytes::from);
+    let late = link.ask(&old, Ask { script: push, boot: &old.boot, now, args: &args, bulk: false }).await;
+    assert!(matches!(late, Answer::Again), "{late:?}");
+    assert_eq!(peer.drain(&store, now).await, ["one", "two"]);
+}
+
+#[tokio::test]
 async fn a_redis_that_stands_still_is_waited_for() {
     let (server, now) = (RedisServer::start(), Instant::now());
     let store = store(&server, "still", &unlimited()).await;

@@ -328,3 +328,24 @@ pub(in crate::exchange) async fn random_drops_lose_and_repeat_nothing<E: Exchang
 fn number(frame: &Bytes) -> u32 {
     u32::from_be_bytes(*frame.first_chunk().expect("four bytes"))
 }
+
+pub(in crate::exchange) async fn a_long_frame_swallows_no_status<E: Exchange>(
+    make: impl AsyncFn(Options, Instant) -> E,
+    now: Instant,
+) {
+    let store = make(unlimited(), now).await;
+    let (host, nameplate) = host(&store, 1, now).await;
+    let peer = peer(&store, &nameplate, 2, now).await;
+    let channel = paired(&peer.pop(&store, 0, now).await);
+    peer.push(&store, frame(200 << 10), now).await;
+    let due = host.pop(&store, 0, now).await;
+    assert_eq!((paired(&due), due.frames.len()), (channel, 1));
+    let (seat, claim) = (peer.seat, peer.claim(channel));
+    store.leave(peer.hold, 0, now).await;
+    assert_eq!(host.pop(&store, 1, now).await.statuses, [Status::PeerAway]);
+    let hold = store.resume(&claim, caller(2), now).await.expect("resumed").hold;
+    let peer = End::<E> { hold, bell: Arc::default(), role: Role::Peer, seat, boot: claim.boot };
+    peer.push(&store, frame(200 << 10), now).await;
+    let due = host.pop(&store, 0, now).await;
+    assert_eq!((due.statuses, due.frames.len()), (vec![Status::PeerBack], 1));
+}

@@ -1,6 +1,7 @@
 -- Either seat under a code that the relay was told.
 -- ARGV 4: the hash of the code. 5: the role. 6: the seat's hash. 7: the source. 8: the socket's number. 9: an id, should
--- this be a pairing. 10: a key, should this be a new channel. Replies ok, rings, epoch, key.
+-- this be a pairing. 10: a key, should this be a new channel. 11: until when the socket waits.
+-- Replies ok, rings, epoch, key.
 local code, role, hash, source, number, id, fresh = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local key = redis.call('GET', code_of(code))
 local c = key and channel_of(key)
@@ -8,6 +9,7 @@ local known = c and redis.call('HMGET', c, role .. '.hash', role .. '.epoch', ro
 if known and not known[4] then key, c, known = nil, nil, nil end
 -- A reply that was lost.
 if known and known[1] == hash then return { 'ok', rings, tonumber(known[2]), key } end
+if late(ARGV[11]) then return { 'late' } end
 if not may_join(source) then return { 'too_many_failed_joins' } end
 
 if not known and role == 'h' then

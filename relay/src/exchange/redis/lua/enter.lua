@@ -1,6 +1,7 @@
 -- An instance comes, or says that it is still there. KEYS[1]: the boot. ARGV 1: a boot, should this store have none.
 -- 2: its salt. 3: the run of the Redis process. 4: now, in microseconds. 5: the instance. 6: how long its word is good for,
--- in milliseconds. 7: how long keys are kept, in milliseconds. Replies the boot and the salt.
+-- in milliseconds. 7: how long keys are kept, in milliseconds. 8: which of its connections this is. Replies the boot and
+-- the salt.
 --
 -- A Redis that was started again may have forgotten the latest of what it knew: that is another boot, with the same
 -- channels, and every seat has to be taken back.
@@ -12,5 +13,7 @@ else
   redis.call('HSET', KEYS[1], 'id', ARGV[1], 'salt', ARGV[2], 'run', ARGV[3], 'start', ARGV[4])
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
-redis.call('SET', string.sub(KEYS[1], 1, -5) .. 'instance:' .. ARGV[5], '', 'PX', ARGV[6])
+local word = string.sub(KEYS[1], 1, -5) .. 'instance:' .. ARGV[5]
+local latest = math.max(tonumber(redis.call('GET', word) or 0), tonumber(ARGV[8]))
+redis.call('SET', word, string.format('%d', latest), 'PX', ARGV[6])
 return { ARGV[1], ARGV[2] }

@@ -1,12 +1,14 @@
 -- What a socket has to write. ARGV 4: the key. 5: its role. 6: its epoch. 7: the serial of the last frame that it was
--- given. 8: the longest frame that this connection carries. 9…: serial, payer and cost of each frame that it has written.
+-- given. 8: the longest frame that this connection carries. 9: the number of this question in that epoch. 10…: serial,
+-- payer and cost of each frame that it has written.
 -- Replies ok, rings, statuses, frames (serial, payer and bytes of each), when to ask again (0: woken), and whether the
--- next frame is too long for this connection.
+-- next frame is too long for this connection: then nothing else is told.
 local key, role, epoch, after, longest = ARGV[4], ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
+local turn = epoch .. ':' .. ARGV[9] .. ' '
 local c, to, f = channel_of(key), other(role), frames_of(key, role)
 local why = lost(c, role, epoch)
 if why then return { why } end
-settle(c, key, role, 9)
+settle(c, key, role, 10)
 
 -- Whether a frame of `len` bytes may go now: 'now'; 'turn' where the other direction is first; else when
 -- (rules/bucket.rs).
@@ -39,9 +41,9 @@ local function draw(len)
 end
 
 local v = redis.call('HMGET', c, 'id', 'delayed', role .. '.paired', role .. '.told', role .. '.delayed', role .. '>cost',
-  to .. '.delayed', to .. '>turn', 'by_code')
+  to .. '.delayed', to .. '>turn', 'by_code', role .. '.said')
 local id, delayed = v[1], v[2]
-local statuses, frames, again, large = {}, {}, 0, 0
+local statuses, frames, again = {}, {}, 0
 if id and tonumber(v[6] or 0) > 0 then
   local bytes, count = 0, 0
   local most = v[9] and L.pop_frames_by_code or L.pop_frames
@@ -51,7 +53,7 @@ if id and tonumber(v[6] or 0) > 0 then
     local frame, payer = entry[2][2], entry[2][4]
     if bytes > 0 and bytes + #frame > L.pop_bytes then break end
     if #frame > longest then
-      large = 1
+      if count == 0 then return { 'ok', rings, {}, {}, 0, 1 } end
       break
     end
     local may = draw(#frame)
@@ -74,6 +76,10 @@ if id and tonumber(v[6] or 0) > 0 then
   if delayed and not v[7] then wake(c, to) end
 end
 
+-- What was said in a reply that was lost is said again.
+if v[10] and string.sub(v[10], 1, #turn) == turn then
+  for status in string.gmatch(string.sub(v[10], #turn + 1), '%S+') do statuses[#statuses + 1] = status end
+end
 local there = presence(c, to)
 if there then
   if id and not v[3] then
@@ -96,4 +102,5 @@ if there then
   end
 end
 if #frames == 0 then redis.call('HSET', c, role .. '.idle', 1) else redis.call('HDEL', c, role .. '.idle') end
-return { 'ok', rings, statuses, frames, again, large }
+if #statuses > 0 then redis.call('HSET', c, role .. '.said', turn .. table.concat(statuses, ' ')) end
+return { 'ok', rings, statuses, frames, again, 0 }

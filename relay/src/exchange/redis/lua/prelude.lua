@@ -1,16 +1,20 @@
 -- What every script begins with: names of keys, wake-ups, holds, the sums of the memory rule.
 --
 -- KEYS[1] is the boot; every other key has its prefix and with it its hash tag, so all of them are on one node.
--- ARGV[1]: the boot that the caller was seated by. ARGV[2]: now, in microseconds. ARGV[3]: the calling instance.
+-- ARGV[1]: the boot that the caller was seated by. ARGV[2]: now, in microseconds. ARGV[3]: the calling instance and which
+-- of its connections this comes by, the latest having the highest number: 'instance:number'.
 -- The table L holds the limits of the caller, each named as in rules/ and options.rs.
 --
 -- A role is 'h' or 'p'. A direction is named by its receiver: fields 'h>cost' and so on are of frames *to* the host.
--- A reply is a list that begins with a word: 'ok', or why not, or 'forgot' where the boot is another.
+-- A reply is a list that begins with a word: 'ok', or why not, or 'forgot' where the boot is another, or 'stale' where the
+-- connection was given up: what was asked by it has been asked again, or will be.
 
-local P, NOW, ME = string.sub(KEYS[1], 1, -5), tonumber(ARGV[2]), ARGV[3]
+local P, NOW = string.sub(KEYS[1], 1, -5), tonumber(ARGV[2])
+local ME, BY = string.match(ARGV[3], '^(%x+):(%d+)$')
 if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then
   return { 'forgot' }
 end
+if tonumber(redis.call('GET', P .. 'instance:' .. ME) or 0) > tonumber(BY) then return { 'stale' } end
 
 local LEDGER, WAITING, DUE, RETIRED = P .. 'ledger', P .. 'waiting', P .. 'due', P .. 'retired'
 local MINUTE = 60000000
@@ -33,6 +37,12 @@ local function keep_source(s)
   local used = redis.call('HMGET', s, 'channels', 'held')
   local busy = tonumber(used[1] or 0) > 0 or tonumber(used[2] or 0) > 0
   redis.call('PEXPIRE', s, busy and L.keep or L.remembered)
+end
+
+-- Whether whoever asked for a seat by then has been told to go elsewhere, and may sit there.
+local function late(by)
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2]) > tonumber(by)
 end
 
 local function alive(instance) return redis.call('EXISTS', P .. 'instance:' .. instance) == 1 end

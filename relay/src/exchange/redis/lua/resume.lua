@@ -1,14 +1,23 @@
 -- A seat taken back.
 -- ARGV 4: the channel's id, or empty. 5: the nameplate, or empty. 6: the role. 7: the claimant's boot. 8: the seat's
 -- hash. 9: the source. 10: the socket's number. 11: a key, should the channel have to be made again.
--- Replies ok, rings, epoch, key. Seats are compared as hashes of what the claimant sent: the time that this takes tells
--- nothing of the seat.
+-- 12: until when the socket waits. Replies ok, rings, epoch, key. Seats are compared as hashes of what the claimant sent:
+-- the time that this takes tells nothing of the seat.
 local id, nameplate, role, boot = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local hash, source, number, fresh = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 
 local function may_recreate()
   return boot ~= ARGV[1] and NOW - tonumber(redis.call('HGET', KEYS[1], 'start')) < L.idle
 end
+
+local key
+if id ~= '' then key = redis.call('GET', id_of(id)) else key = redis.call('GET', nameplate_of(nameplate)) end
+if key then
+  local v = redis.call('HMGET', channel_of(key), role .. '.epoch', role .. '.hash', role .. '.instance', role .. '.number')
+  -- A reply that was lost.
+  if v[2] == hash and v[3] == ME and v[4] == number then return { 'ok', rings, tonumber(v[1]), key } end
+end
+if late(ARGV[12]) then return { 'late' } end
 
 local function retake(key)
   local c = channel_of(key)
@@ -25,7 +34,6 @@ local function wrong_seat(code)
 end
 
 if id ~= '' then
-  local key = redis.call('GET', id_of(id))
   if not key then
     if not may_recreate() or redis.call('EXISTS', P .. 'tombstone:' .. redis.sha1hex(id)) == 1 then
       return { 'unable_to_resume' }
@@ -45,7 +53,6 @@ if id ~= '' then
   return retake(key) or wrong_seat('unable_to_resume')
 end
 
-local key = redis.call('GET', nameplate_of(nameplate))
 if key then
   local again = retake(key)
   if again then redis.call('HDEL', channel_of(key), 'h.paired') end
