@@ -138,7 +138,7 @@ impl State {
             return Ok((hold, Some(nameplate)));
         }
         if !self.may_recreate(claim.boot, now) {
-            return Err(ErrorCode::NameplateLost);
+            return Err(self.wrong_seat(caller.source, ErrorCode::NameplateLost, now));
         }
         let key = self.open(caller.source, now)?;
         self.nameplates.claim(nameplate, key);
@@ -361,8 +361,8 @@ impl State {
         Some(Hold { key, role, epoch })
     }
 
-    /// A seat was claimed that is somebody else's or was left: that counts like a failed join, so that nobody goes on
-    /// trying. Whoever has the right one is let in whatever others of the same source did.
+    /// A seat was claimed that is somebody else's or was left, or at a nameplate that nobody has: that counts like a failed
+    /// join, so that nobody goes on trying, or learns which nameplates there are. Whoever has the right one is let in whatever others of the same source did.
     fn wrong_seat(&mut self, source: Source, code: ErrorCode, now: Instant) -> ErrorCode {
         if !self.ledger.sources.may_join(source, now) {
             return ErrorCode::TooManyFailedJoins;

@@ -138,6 +138,12 @@ pub(in crate::exchange) async fn wrong_seats_count_as_failed_joins<E: Exchange>(
         assert_eq!(refused(store.resume(claim, caller(9), now).await), ErrorCode::TooManyFailedJoins);
     }
     assert_eq!(refused(store.join(&nameplate, caller(9), now).await), ErrorCode::TooManyFailedJoins);
+    // Whether somebody has a nameplate must not be told apart by this, or for free.
+    let nobody = Resume { nameplate: Some("123456789".into()), ..by_nameplate.clone() };
+    assert_eq!(refused(store.resume(&nobody, caller(9), now).await), ErrorCode::TooManyFailedJoins);
+    for code in [ErrorCode::NameplateLost, ErrorCode::NameplateLost, ErrorCode::TooManyFailedJoins] {
+        assert_eq!(refused(store.resume(&nobody, caller(8), now).await), code);
+    }
     // Who has the seat may have a neighbour who guesses.
     host.resume(&store, channel, 9, now).await;
     assert_eq!(refused(store.resume(&wrong, caller(9), now + secs(30)).await), ErrorCode::UnableToResume);

@@ -26,7 +26,7 @@ local function retake(key)
   return { 'ok', rings, reseat(c, role, hash, source, number), key }
 end
 
--- A seat that is somebody else's, or was left: that counts like a failed join.
+-- A seat that is somebody else's, or was left, or a nameplate that nobody has: that counts like a failed join.
 local function wrong_seat(code)
   if not may_join(source) then return { 'too_many_failed_joins' } end
   failed_join(source)
@@ -58,7 +58,7 @@ if key then
   if again then redis.call('HDEL', channel_of(key), 'h.paired') end
   return again or wrong_seat('nameplate_lost')
 end
-if not may_recreate() then return { 'nameplate_lost' } end
+if not may_recreate() then return wrong_seat('nameplate_lost') end
 local why = open(fresh, source)
 if why then return { why } end
 redis.call('SET', nameplate_of(nameplate), fresh, 'PX', L.keep)
