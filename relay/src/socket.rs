@@ -208,8 +208,12 @@ struct Conversation<'a, E: Exchange> {
     stash: VecDeque<Incoming>,
     /// Bytes of frames in there.
     stashed: usize,
+    /// The connection broke meanwhile: that is judged after what was read before.
+    fault: Option<Fault>,
     /// Frames that were written meanwhile.
     flushed: Option<usize>,
+    /// Frames that were written and that the store may not know of.
+    unsettled: usize,
     /// Frames popped and not reported as written.
     in_flight: usize,
     ping: Interval,
@@ -262,7 +266,9 @@ async fn converse<E: Exchange>(
         parked: None,
         stash: VecDeque::new(),
         stashed: 0,
+        fault: None,
         flushed: None,
+        unsettled: 0,
         in_flight: 0,
         ping,
         again: None,
@@ -275,6 +281,7 @@ async fn converse<E: Exchange>(
         Ok(never) => match never {},
         Err(ending) => ending,
     };
+    let unsettled = conversation.unsettled + conversation.flushed.unwrap_or(0);
     let now = Instant::now().into_std();
     match ending {
         Ending::Bye(mood) => {
@@ -286,7 +293,7 @@ async fn converse<E: Exchange>(
             shared.events.left(Mood::Happy, source);
             shared.exchange.bye(seated.hold, Mood::Happy, now).await;
         }
-        _ => shared.exchange.leave(seated.hold, ws.take_written(), now).await,
+        _ => shared.exchange.leave(seated.hold, unsettled + ws.take_written(), now).await,
     }
     ending
 }
@@ -380,13 +387,16 @@ impl<E: Exchange> Conversation<'_, E> {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Ending>> {
         if self.parked.is_some() {
-            return Poll::Pending;
+            return self.fault.map_or(Poll::Pending, |fault| Poll::Ready(Err(fault.into())));
         }
         if let Some(incoming) = self.stash.pop_front() {
             if let Incoming::Frame(frame) = &incoming {
                 self.stashed -= frame.len();
             }
             return Poll::Ready(Ok(Event::Incoming(incoming)));
+        }
+        if let Some(fault) = self.fault {
+            return Poll::Ready(Err(fault.into()));
         }
         self.ws.poll_incoming(cx).map_ok(Event::Incoming).map_err(Ending::from)
     }
@@ -395,54 +405,76 @@ impl<E: Exchange> Conversation<'_, E> {
         if let Some(frames) = self.flushed.take() {
             return Poll::Ready(Ok(Event::Written(frames)));
         }
-        if self.ws.is_writing() {
-            self.ws.poll_flush(cx).map_ok(Event::Written).map_err(Ending::from)
-        } else {
-            Poll::Pending
+        if !self.ws.is_writing() || self.fault.is_some() {
+            return Poll::Pending;
+        }
+        match self.ws.poll_flush(cx) {
+            Poll::Ready(Err(fault)) if !self.stash.is_empty() => {
+                self.fault = Some(fault);
+                // What was read before is next.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            flushed => flushed.map_ok(Event::Written).map_err(Ending::from),
         }
     }
 
     /// Waits for the store. A shared one may take its time, which the client must not notice: it is pinged and answered,
-    /// and what was queued for it is written.
-    async fn attend<T>(&mut self, asked: impl Future<Output = T>) -> Result<T, Ending> {
+    /// and what was queued for it is written. Where the store is `told` what the client said, an end of the connection
+    /// waits for that, and for what was read after it: who says its last words and goes is heard.
+    async fn attend<T>(&mut self, told: bool, asked: impl Future<Output = T>) -> Result<T, Ending> {
         let mut asked = pin!(asked);
         poll_fn(|cx| {
             if let Poll::Ready(answer) = asked.as_mut().poll(cx) {
                 return Poll::Ready(Ok(answer));
             }
-            self.poll_meanwhile(cx).map(Err)
+            self.poll_meanwhile(told, cx).map(Err)
         })
         .await
     }
 
     /// Ready with what ends the websocket while the store is being waited for.
-    fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+    fn poll_meanwhile(&mut self, told: bool, cx: &mut Context<'_>) -> Poll<Ending> {
         if let Poll::Ready(ending) = self.poll_drain(cx) {
             return Poll::Ready(ending);
         }
         while self.ping.poll_tick(cx).is_ready() {
             self.ws.send_ping();
         }
-        while self.parked.is_none() && self.stashed < STASH && self.stash.len() < STASHED {
+        let at_once = |stash: &VecDeque<Incoming>| !told && stash.is_empty();
+        while self.may_stash() {
             match self.ws.poll_incoming(cx) {
+                Poll::Ready(Ok(Incoming::Closed(code))) if at_once(&self.stash) => {
+                    return Poll::Ready(Ending::Closed(code));
+                }
                 Poll::Ready(Ok(incoming)) => {
                     if let Incoming::Frame(frame) = &incoming {
                         self.stashed += frame.len();
                     }
                     self.stash.push_back(incoming);
                 }
-                Poll::Ready(Err(fault)) => return Poll::Ready(fault.into()),
+                Poll::Ready(Err(fault)) => self.fault = Some(fault),
                 Poll::Pending => break,
             }
         }
-        if self.ws.is_writing() {
+        if self.ws.is_writing() && self.fault.is_none() {
             match self.ws.poll_flush(cx) {
                 Poll::Ready(Ok(frames)) => self.flushed = Some(self.flushed.unwrap_or(0) + frames),
-                Poll::Ready(Err(fault)) => return Poll::Ready(fault.into()),
+                Poll::Ready(Err(fault)) => self.fault = Some(fault),
                 Poll::Pending => {}
             }
         }
-        Poll::Pending
+        match self.fault.filter(|_| at_once(&self.stash)) {
+            Some(fault) => Poll::Ready(fault.into()),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Whether more may be read while the store is being waited for. Nothing comes after a close.
+    fn may_stash(&self) -> bool {
+        let closed = matches!(self.stash.back(), Some(Incoming::Closed(_)));
+        let room = self.stashed < STASH && self.stash.len() < STASHED;
+        self.parked.is_none() && self.fault.is_none() && room && !closed
     }
 
     /// The seat changed: what waited may fit, and something may be due.
@@ -472,12 +504,14 @@ impl<E: Exchange> Conversation<'_, E> {
     /// Queues what is due, unless frames are still being written.
     async fn pop(&mut self, written: usize) -> Result<(), Ending> {
         self.in_flight -= written.min(self.in_flight);
+        self.unsettled += written;
         if self.in_flight > 0 {
             return Ok(());
         }
         let shared = self.shared;
-        let asked = shared.exchange.pop(self.hold, written, Instant::now().into_std());
-        let due = self.attend(asked).await??;
+        let asked = shared.exchange.pop(self.hold, self.unsettled, Instant::now().into_std());
+        let due = self.attend(false, asked).await??;
+        self.unsettled = 0;
         let Due { statuses, frames, again } = due;
         // Both ends are told, once in a pairing; it counts once.
         if self.role == Role::Host && statuses.contains(&Status::Throttled) {
@@ -516,7 +550,7 @@ impl<E: Exchange> Conversation<'_, E> {
     async fn push(&mut self, frame: Bytes) -> Result<(), Ending> {
         let shared = self.shared;
         let asked = shared.exchange.push(self.hold, frame, Instant::now().into_std());
-        match self.attend(asked).await?? {
+        match self.attend(true, asked).await?? {
             Pushed::Taken => Ok(()),
             Pushed::Full(frame) => {
                 self.parked = Some(frame);
@@ -529,12 +563,12 @@ impl<E: Exchange> Conversation<'_, E> {
     async fn release(&mut self) -> Result<(), Ending> {
         let shared = self.shared;
         let asked = shared.exchange.release(self.hold, Instant::now().into_std());
-        if !self.attend(asked).await?? {
+        if !self.attend(true, asked).await?? {
             return Err(Ending::Refused(ErrorCode::NameplateLost));
         }
         self.ws.discard_frames();
         self.flushed = None;
-        self.in_flight = 0;
+        (self.in_flight, self.unsettled) = (0, 0);
         self.pop(0).await
     }
 }

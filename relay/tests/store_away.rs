@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use agent_wormhole_relay::exchange::memory::{Hold, Memory};
@@ -11,15 +9,27 @@ use agent_wormhole_relay::exchange::{Caller, Due, Ended, Exchange, Pushed, Refus
 use agent_wormhole_relay::options::Options;
 use agent_wormhole_relay::rules::{CodeHash, Source};
 use agent_wormhole_relay::server::Server;
-use agent_wormhole_relay::wire::{Id, Mood, Resume, Role, Status};
+use agent_wormhole_relay::wire::{ClientMessage, Id, Mood, Resume, Role, Status};
 use bytes::Bytes;
 use common::{Log, PIPE, pair, piped, unlimited};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// A store that can be away.
 struct Fickle {
     memory: Memory,
-    here: Arc<AtomicBool>,
+    here: watch::Receiver<bool>,
+}
+
+impl Fickle {
+    /// Ready while it is not away.
+    async fn back(&self) {
+        let _ = self.here.clone().wait_for(|here| *here).await;
+    }
 }
 
 impl Exchange for Fickle {
@@ -29,7 +39,7 @@ impl Exchange for Fickle {
         self.memory.boot()
     }
     fn is_ready(&self) -> bool {
-        self.here.load(Ordering::Relaxed)
+        *self.here.borrow()
     }
     fn is_shared(&self) -> bool {
         true
@@ -68,13 +78,11 @@ impl Exchange for Fickle {
         self.memory.leave(hold, written, now).await;
     }
     async fn push(&self, hold: &Hold, frame: Bytes, now: Instant) -> Result<Pushed, Ended> {
+        self.back().await;
         self.memory.push(hold, frame, now).await
     }
-    /// Waits while the store is away.
     async fn pop(&self, hold: &Hold, written: usize, now: Instant) -> Result<Due, Ended> {
-        if !self.is_ready() {
-            std::future::pending::<()>().await;
-        }
+        self.back().await;
         self.memory.pop(hold, written, now).await
     }
     async fn sweep(&self, now: Instant) {
@@ -83,10 +91,11 @@ impl Exchange for Fickle {
 }
 
 /// A relay over a store that is here, and what sends the store away.
-fn fickle(options: Options) -> (Server<Fickle>, Arc<AtomicBool>) {
-    let (memory, here) = (Memory::new(&options, Instant::now()), Arc::new(AtomicBool::new(true)));
-    let server = Server::with(options, Fickle { memory, here: here.clone() }).expect("options");
-    (server, here)
+fn fickle(options: Options) -> (Server<Fickle>, watch::Sender<bool>) {
+    let (tell, here) = watch::channel(true);
+    let memory = Memory::new(&options, Instant::now());
+    let server = Server::with(options, Fickle { memory, here }).expect("options");
+    (server, tell)
 }
 
 async fn readiness(server: &Server<Fickle>) -> String {
@@ -102,12 +111,12 @@ async fn readiness(server: &Server<Fickle>) -> String {
 async fn it_is_not_ready_and_refuses_seats() {
     let (server, here) = fickle(unlimited());
     assert_eq!(readiness(&server).await, "200");
-    here.store(false, Ordering::Relaxed);
+    here.send_replace(false);
     assert_eq!(readiness(&server).await, "503");
     let mut client = piped(&server, Source::Local).await;
     client.text(r#"{"action":"allocate"}"#).await;
     assert_eq!(client.closed().await, 1012);
-    here.store(true, Ordering::Relaxed);
+    here.send_replace(true);
     assert_eq!(readiness(&server).await, "200");
 }
 
@@ -127,7 +136,7 @@ async fn a_shared_store_gives_a_drain_its_ten_seconds() {
             assert_eq!(peer.status().await, Status::GoingAway);
         }
         for (mut host, _peer) in pairs {
-            while !matches!(host.next().await, tokio_tungstenite::tungstenite::Message::Close(_)) {}
+            while !matches!(host.next().await, Message::Close(_)) {}
         }
         start.elapsed()
     };
@@ -140,8 +149,8 @@ async fn who_waits_for_the_store_is_let_go_in_its_slot() {
     let (server, here) = fickle(Options { drain: Some(Duration::from_secs(10)), ..unlimited() });
     let (mut host, mut peer) = (piped(&server, Source::Local).await, piped(&server, Source::Local).await);
     pair(&mut host, &mut peer).await;
-    here.store(false, Ordering::Relaxed);
-    // The relay asks the store what is due, and hears nothing.
+    here.send_replace(false);
+    // The relay hands it to the store, and hears nothing.
     host.send("waits").await;
     let start = tokio::time::Instant::now();
     let told = async {
@@ -160,8 +169,8 @@ async fn the_log_tells_when_it_goes_and_comes_back() {
     let (server, here) = fickle(unlimited());
     let changes = async {
         for is in [true, false, false, true] {
-            here.store(is, Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_secs(5)).await;
+            here.send_replace(is);
+            sleep(Duration::from_secs(5)).await;
         }
     };
     tokio::select! {
@@ -175,4 +184,72 @@ async fn the_log_tells_when_it_goes_and_comes_back() {
     ] {
         assert_eq!(log.matches(line).count(), 1, "{log}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_before_an_end_is_heard_before_it() {
+    for says_bye in [true, false] {
+        let (server, here) = fickle(unlimited());
+        let (mut host, mut peer) = (piped(&server, Source::Local).await, piped(&server, Source::Local).await);
+        pair(&mut host, &mut peer).await;
+        here.send_replace(false);
+        host.send("one").await;
+        host.send("two").await;
+        if says_bye {
+            host.say(ClientMessage::Bye { mood: Mood::Happy }).await;
+        }
+        host.ws.close(None).await.expect("said");
+        drop(host);
+        sleep(Duration::from_secs(1)).await;
+        here.send_replace(true);
+        if says_bye {
+            assert_eq!((peer.frame().await, peer.frame().await), ("one".into(), "two".into()));
+            assert_eq!(peer.status().await, Status::PeerLeft);
+        } else {
+            // A status is written before the frames that are due with it.
+            assert_eq!(peer.status().await, Status::PeerAway);
+            assert_eq!((peer.frame().await, peer.frame().await), ("one".into(), "two".into()));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_closes_with_the_last_word_of_0_1_5_has_left() {
+    let (server, here) = fickle(unlimited());
+    let (mut host, mut peer) = (piped(&server, Source::Local).await, piped(&server, Source::Local).await);
+    host.text(r#"{"action":"join","code":"acorn-amber-anvil","role":"host"}"#).await;
+    assert_eq!(host.next().await, Message::text(r#"{"type":"status","event":"waiting"}"#));
+    peer.text(r#"{"action":"join","code":"acorn-amber-anvil","role":"peer","statuses":true}"#).await;
+    peer.welcome().await;
+    peer.paired().await;
+    here.send_replace(false);
+    host.send("one").await;
+    host.send("and the last").await;
+    host.ws.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await.expect("said");
+    sleep(Duration::from_secs(1)).await;
+    here.send_replace(true);
+    assert_eq!((peer.frame().await, peer.frame().await), ("one".into(), "and the last".into()));
+    assert_eq!(peer.status().await, Status::PeerLeft);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_while_it_was_away_does_not_come_twice() {
+    let (server, here) = fickle(unlimited());
+    let (mut host, mut peer) = (piped(&server, Source::Local).await, piped(&server, Source::Local).await);
+    let (_, seat) = pair(&mut host, &mut peer).await;
+    // More than the pipe holds: it is being written.
+    host.send(vec![1; 3 * PIPE]).await;
+    sleep(Duration::from_secs(1)).await;
+    here.send_replace(false);
+    assert_eq!(peer.frame().await.len(), 3 * PIPE);
+    sleep(Duration::from_secs(1)).await;
+    drop(peer);
+    sleep(Duration::from_secs(1)).await;
+    here.send_replace(true);
+    assert_eq!(host.status().await, Status::PeerAway);
+    host.send("next").await;
+    let mut peer = piped(&server, Source::Local).await;
+    peer.say(seat.claim()).await;
+    peer.welcome().await;
+    assert_eq!(peer.frame().await.len(), "next".len());
 }
