@@ -360,6 +360,25 @@ async fn every_key_expires_and_none_tells_an_address() {
 }
 
 #[tokio::test]
+async fn a_sweep_renews_what_those_who_hold_memory_are_known_by() {
+    let (server, now) = (RedisServer::start(), Instant::now());
+    let (store, idle) = (store(&server, "renewed", &Options::default()).await, Options::default().idle);
+    let (_host, peer, _) = pair(&store, now).await;
+    peer.push(&store, "from another source than the channel", now + idle / 2).await;
+    let mut redis = client(&server).await;
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*:source:*").query_async(&mut redis).await.expect("keys");
+    assert_eq!(keys.len(), 2);
+    for key in &keys {
+        let _: u64 = redis::cmd("EXPIRE").arg(key).arg(60).query_async(&mut redis).await.expect("set");
+    }
+    store.sweep(now + idle).await;
+    for key in &keys {
+        let left: u64 = redis::cmd("TTL").arg(key).query_async(&mut redis).await.expect("a time");
+        assert!(left > 60, "{left} s");
+    }
+}
+
+#[tokio::test]
 async fn connections_are_three_whatever_the_number_of_channels() {
     let (server, now) = (RedisServer::start(), Instant::now());
     let options = Options { channels_per_source: 0, ..unlimited() };

@@ -3,7 +3,7 @@
 local seen = redis.call('ZRANGEBYSCORE', DUE, '-inf', NOW, 'LIMIT', 0, tonumber(ARGV[4]))
 for _, key in ipairs(seen) do
   local c = channel_of(key)
-  local v = redis.call('HMGET', c, 'owner', 'id', 'active', 'h.absent', 'nameplate', 'code')
+  local v = redis.call('HMGET', c, 'owner', 'id', 'active', 'h.absent', 'nameplate', 'code', 'h.source', 'p.source')
   local at
   if not v[1] then
     at = 0
@@ -27,6 +27,9 @@ for _, key in ipairs(seen) do
     keep(frames_of(key, 'h'))
     keep(frames_of(key, 'p'))
     keep(source_of(v[1]))
+    -- They hold memory as long as their frames wait, and may have no channel of their own.
+    if v[7] then keep_source(source_of(v[7])) end
+    if v[8] then keep_source(source_of(v[8])) end
     if v[2] then keep(id_of(v[2])) end
     if v[5] then keep(nameplate_of(v[5])) end
     if v[6] then keep(code_of(v[6])) end
