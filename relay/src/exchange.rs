@@ -75,6 +75,8 @@ pub struct Seated<S> {
     pub hold: S,
     /// The credential for `resume`.
     pub seat: Id,
+    /// The store's memory that it is in.
+    pub boot: Id,
     /// The nameplate, unless a paired end resumed by its channel, or there is none because there is a code.
     pub nameplate: Option<Nameplate>,
 }

@@ -302,7 +302,7 @@ fn welcome<E: Exchange>(seated: &Seated<E::Hold>, shared: &Shared<E>) -> Welcome
     Welcome {
         nameplate: seated.nameplate.map(|nameplate| nameplate.to_string()),
         seat: seated.seat,
-        boot: shared.exchange.boot(),
+        boot: seated.boot,
         limits: limits(shared),
         notice: None,
     }

@@ -92,7 +92,7 @@ impl Exchange for Memory {
         let seat = fresh_id(&mut OsRng);
         let hash = SeatHash::of(&seat);
         let (hold, nameplate) = self.state().allocate(caller, hash, &mut OsRng, now)?;
-        Ok(Seated { hold, seat, nameplate: Some(nameplate) })
+        Ok(Seated { hold, boot: self.boot, seat, nameplate: Some(nameplate) })
     }
 
     async fn join(&self, nameplate: &str, caller: Caller, now: Instant) -> Result<Seated<Hold>, Refusal> {
@@ -100,7 +100,7 @@ impl Exchange for Memory {
         let hash = SeatHash::of(&seat);
         let channel = fresh_id(&mut OsRng);
         let (hold, nameplate) = self.state().join(nameplate, caller, hash, channel, now)?;
-        Ok(Seated { hold, seat, nameplate: Some(nameplate) })
+        Ok(Seated { hold, boot: self.boot, seat, nameplate: Some(nameplate) })
     }
 
     async fn join_code(
@@ -113,13 +113,13 @@ impl Exchange for Memory {
         let seat = fresh_id(&mut OsRng);
         let drawn = Drawn { seat: SeatHash::of(&seat), pairing: fresh_id(&mut OsRng) };
         let hold = self.state().join_code(*code, role, drawn, caller, now)?;
-        Ok(Seated { hold, seat, nameplate: None })
+        Ok(Seated { hold, boot: self.boot, seat, nameplate: None })
     }
 
     async fn resume(&self, claim: &Resume, caller: Caller, now: Instant) -> Result<Seated<Hold>, Refusal> {
         let hash = SeatHash::of(&claim.seat);
         let (hold, nameplate) = self.state().resume(claim, hash, caller, now)?;
-        Ok(Seated { hold, seat: claim.seat, nameplate })
+        Ok(Seated { hold, boot: self.boot, seat: claim.seat, nameplate })
     }
 
     async fn release(&self, hold: &Hold, now: Instant) -> Result<bool, Ended> {

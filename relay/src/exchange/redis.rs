@@ -233,7 +233,7 @@ impl Exchange for Redis {
                 args
             };
             let (hold, reply) = inner.seat(asking, now, &inner.scripts.allocate, args, Some(key)).await?;
-            Ok(Seated { hold, seat, nameplate: Nameplate::parse(&reply.text(1)) })
+            Ok(Seated { boot: hold.boot, hold, seat, nameplate: Nameplate::parse(&reply.text(1)) })
         })
         .await
     }
@@ -256,7 +256,7 @@ impl Exchange for Redis {
                 ]
             };
             let (hold, _) = inner.seat(asking, now, &inner.scripts.join, args, None).await?;
-            Ok(Seated { hold, seat, nameplate })
+            Ok(Seated { boot: hold.boot, hold, seat, nameplate })
         })
         .await
     }
@@ -287,7 +287,7 @@ impl Exchange for Redis {
                 ]
             };
             let (hold, _) = inner.seat(asking, now, &inner.scripts.code, args, None).await?;
-            Ok(Seated { hold, seat, nameplate: None })
+            Ok(Seated { boot: hold.boot, hold, seat, nameplate: None })
         })
         .await
     }
@@ -321,7 +321,7 @@ impl Exchange for Redis {
                 ]
             };
             let (hold, _) = inner.seat(asking, now, &inner.scripts.resume, args, None).await?;
-            Ok(Seated { hold, seat: claim.seat, nameplate })
+            Ok(Seated { boot: hold.boot, hold, seat: claim.seat, nameplate })
         })
         .await
     }
