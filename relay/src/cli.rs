@@ -77,6 +77,10 @@ pub struct RelayArgs {
     #[arg(long, value_name = "SIZE", default_value = "50MiB", value_parser = size,
           env = "AGENT_WORMHOLE_RELAY_BYTES_PER_MINUTE")]
     pub bytes_per_minute: usize,
+    /// Frames of at most 128 bytes a minute for each end that cost no message; 0 is unlimited
+    #[arg(long, value_name = "N", default_value_t = options::SMALL_PER_MINUTE,
+          env = "AGENT_WORMHOLE_RELAY_SMALL_FRAMES_PER_MINUTE")]
+    pub small_frames_per_minute: u64,
     /// Longest frame
     #[arg(long, value_name = "SIZE", default_value = "10MiB", value_parser = size,
           env = "AGENT_WORMHOLE_RELAY_MAX_FRAME")]
@@ -174,6 +178,7 @@ impl RelayArgs {
         Options {
             messages_per_minute: self.messages_per_minute,
             bytes_per_minute: self.bytes_per_minute as u64,
+            small_per_minute: self.small_frames_per_minute,
             idle: self.idle,
             channels_per_source: self.channels_per_source,
             failed_joins_per_minute: self.failed_joins_per_minute,
