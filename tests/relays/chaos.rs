@@ -11,6 +11,7 @@ use crate::balancer::Balancer;
 use crate::fleet::Relay;
 use crate::redis_server::RedisServer;
 use crate::talker::{self, Talker};
+use crate::wire::Wire;
 
 /// Ends that are still at it after the trouble is over have this long.
 const AFTER: Duration = Duration::from_secs(90);
@@ -35,7 +36,13 @@ struct Running {
 
 impl Day {
     async fn begin(self, redis: RedisServer) -> Running {
-        let relays: Vec<Relay> = (0..RELAYS).map(|_| Relay::start(&redis.url())).collect();
+        let ways = vec![redis.url(); RELAYS];
+        self.begin_by(redis, &ways).await
+    }
+
+    /// With a relay for each of these ways to Redis.
+    async fn begin_by(self, redis: RedisServer, ways: &[String]) -> Running {
+        let relays: Vec<Relay> = ways.iter().map(|way| Relay::start(way)).collect();
         let balancer = Balancer::start(relays.iter().map(|relay| relay.address).collect()).await;
         let pace = self.trouble / u32::try_from(self.items).unwrap();
         let mut opening = JoinSet::new();
@@ -115,25 +122,9 @@ async fn two_minutes_of_killed_relays_lose_and_repeat_nothing() {
     killed_relays(Day { channels: 200, items: 60, trouble: Duration::from_secs(120) }).await;
 }
 
-/// Without its memory: everybody resumes, and what was in it is sent again.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_lost_its_memory_loses_and_repeats_nothing() {
+/// A Redis that is started again three times.
+async fn restarted(redis: RedisServer, what: &str) {
     let day = Day { channels: 12, items: 12, trouble: Duration::from_secs(6) };
-    let mut running = day.begin(RedisServer::start()).await;
-    for _ in 0..3 {
-        sleep(Duration::from_millis(1500)).await;
-        running.redis.kill();
-        sleep(Duration::from_millis(500)).await;
-        running.redis.start_again();
-    }
-    running.end("Redis started again three times, each time empty").await;
-}
-
-/// With a memory that is up to a second old.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_kept_its_files_loses_and_repeats_nothing() {
-    let day = Day { channels: 12, items: 12, trouble: Duration::from_secs(6) };
-    let redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "everysec"]);
     let mut running = day.begin(redis).await;
     for _ in 0..3 {
         sleep(Duration::from_millis(1500)).await;
@@ -141,7 +132,44 @@ async fn a_redis_that_kept_its_files_loses_and_repeats_nothing() {
         sleep(Duration::from_millis(500)).await;
         running.redis.start_again();
     }
-    running.end("Redis started again three times, with its files").await;
+    running.end(&format!("Redis started again three times, {what}")).await;
+}
+
+/// Without its memory: everybody resumes, and what was in it is sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_lost_its_memory_loses_and_repeats_nothing() {
+    restarted(RedisServer::start(), "each time empty").await;
+}
+
+/// With a memory that is up to a second old.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_kept_its_files_loses_and_repeats_nothing() {
+    let redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "everysec"]);
+    restarted(redis, "with its files").await;
+}
+
+/// One relay is cut off from Redis, its clients resume at others, and then it comes back with what it had in hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_was_cut_off_and_replaced_loses_and_repeats_nothing() {
+    let day = Day { channels: 12, items: 12, trouble: Duration::from_secs(14) };
+    let redis = RedisServer::start();
+    let wire = Wire::to(redis.port()).await;
+    let ways = [wire.url.clone(), redis.url(), redis.url()];
+    let running = day.begin_by(redis, &ways).await;
+    let all = running.addresses();
+    for _ in 0..2 {
+        wire.cut();
+        // Its clients wait for it; then they are sent elsewhere, for longer than it waits for Redis.
+        sleep(Duration::from_secs(1)).await;
+        running.balancer.send_to(all[1..].to_vec());
+        running.balancer.cut(all[0]);
+        sleep(Duration::from_secs(6)).await;
+        wire.mend();
+        running.balancer.send_to(all.clone());
+        all[1..].iter().for_each(|other| running.balancer.cut(*other));
+        sleep(Duration::from_secs(1)).await;
+    }
+    running.end("one relay cut off from Redis twice, and replaced").await;
 }
 
 async fn still(day: Day, span: Duration) {

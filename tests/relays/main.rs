@@ -8,6 +8,7 @@ mod balancer;
 mod chaos;
 mod fleet;
 mod talker;
+mod wire;
 
 #[path = "../../relay/tests/common/redis_server.rs"]
 mod redis_server;
