@@ -91,6 +91,10 @@ relay-static: ## Build the relay as one static binary (musl) and see it run in a
 	$(CARGO) build --release --locked --target $(STATIC) -p agent-wormhole-relay --bin agent-wormhole-relay
 	relay/deploy/check-static.sh $(TARGET)/$(STATIC)/release/agent-wormhole-relay
 
+bench-relay: ## Measure a relay: memory of idle sockets, latency, throughput, storms; with Redis where there is one
+	$(CARGO) build --release --locked --example relay-load
+	benches/relay.sh $(abspath $(TARGET))/release/examples/relay-load
+
 audit: ## Check licences, advisories and bans (needs cargo-deny)
 	$(CARGO) deny --all-features check
 

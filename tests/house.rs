@@ -108,7 +108,7 @@ fn sources(under: &str) -> Vec<PathBuf> {
 }
 
 fn all_sources() -> Vec<PathBuf> {
-    ["src", "mount", "relay", "tests", "benches", "fuzz"].into_iter().flat_map(sources).collect()
+    ["src", "mount", "relay", "examples", "tests", "benches", "fuzz"].into_iter().flat_map(sources).collect()
 }
 
 /// Name relative to the project.
