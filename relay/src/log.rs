@@ -6,9 +6,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand_core::{OsRng, RngCore as _};
-use sha2::Sha256;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -115,14 +113,7 @@ impl Pseudonyms {
             key.day = day;
             OsRng.fill_bytes(&mut key.bytes);
         }
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&key.bytes) else { return String::new() };
-        drop(key);
-        match source {
-            Source::Local => mac.update(b"local"),
-            Source::V4(address) => mac.update(&address),
-            Source::V6(network) => mac.update(&network),
-        }
-        mac.finalize().into_bytes().iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect()
+        source.pseudonym(&key.bytes, SHOWN)
     }
 }
 

@@ -34,7 +34,7 @@ pub fn expired(since: Instant, lifetime: Duration, now: Instant) -> bool {
 }
 
 /// A hash in hexadecimal digits.
-fn hex(hash: &[u8; 32]) -> String {
+fn hex(hash: &[u8]) -> String {
     use std::fmt::Write as _;
     hash.iter().fold(String::with_capacity(64), |mut text, byte| {
         // Writing to a string cannot fail.

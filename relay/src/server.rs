@@ -288,15 +288,27 @@ impl<E: Exchange> Server<E> {
             tokio::select! {
                 () = &mut shutdown => return,
                 never = &mut sweep => match never {},
-                accepted = listener.accept_origin() => match accepted {
-                    Ok((io, Some(origin))) => self.serve_connection(io, origin),
-                    Ok((_, None)) => tracing::warn!("a connection of another user is refused"),
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
+                accepted = accept(listener) => if let Some((io, origin)) = accepted {
+                    self.serve_connection(io, origin);
                 },
             }
+        }
+    }
+}
+
+/// The next connection that may be served, if this is one. A listener that fails rests here, where the relay can still be
+/// told to stop.
+async fn accept<L: Listener>(listener: &L) -> Option<(L::Io, Origin)> {
+    match listener.accept_origin().await {
+        Ok((io, Some(origin))) => Some((io, origin)),
+        Ok((_, None)) => {
+            tracing::warn!("a connection of another user is refused");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot accept");
+            sleep(ACCEPT_PAUSE).await;
+            None
         }
     }
 }

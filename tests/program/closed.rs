@@ -4,22 +4,12 @@ use std::fs;
 use std::process::Command;
 
 use rcgen::{CertificateParams, KeyPair};
-use serde_json::Value;
 
 use crate::fixture::end::End;
-use crate::fixture::process::Process;
+use crate::fixture::process::unreached;
 use crate::fixture::world::{Relay, World};
 
 const TOKEN: &str = "a-token-that-nobody-guesses";
-
-/// The detail of the one event of a command that was not let in.
-fn refused(command: Command) -> String {
-    let ended = Process::spawn(command).finish();
-    assert_eq!((ended.code, ended.out.len()), (Some(4), 1), "{ended:?}");
-    let event: Value = serde_json::from_str(&ended.out[0]).unwrap();
-    assert_eq!(event["event"], "connection_failed", "{event}");
-    event["detail"].as_str().unwrap().to_owned()
-}
 
 #[test]
 fn a_closed_relay_is_entered_with_its_token() {
@@ -43,12 +33,12 @@ fn a_closed_relay_is_entered_with_its_token() {
     };
 
     for args in [&["host", "--relay", &url][..], &["connect", "1-cross-clock-marble", "--relay", &url]] {
-        let detail = refused(trusting(world.command(args)));
+        let detail = unreached(trusting(world.command(args)));
         let told = format!("the relay at {url} wants a token; give it with --relay-token-file");
         assert_eq!(detail, told);
         let mut wrong = trusting(world.command(args));
         wrong.env("AGENT_WORMHOLE_RELAY_TOKEN", "not-this-one");
-        let detail = refused(wrong);
+        let detail = unreached(wrong);
         assert!(detail.contains("another one than it was shown"), "{detail}");
         assert!(!detail.contains("not-this-one"), "{detail}");
     }

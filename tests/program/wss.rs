@@ -9,7 +9,6 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
-use serde_json::Value;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -17,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::fixture::content::noise;
 use crate::fixture::end::End;
-use crate::fixture::process::Process;
+use crate::fixture::process::unreached;
 use crate::fixture::world::World;
 
 /// Whom the program trusts: a file of certificates in place of the system's.
@@ -102,15 +101,6 @@ fn a_relay_behind_tls_carries_a_channel() {
     peer.status("peer_closed");
     peer.ctl("close");
     peer.finish().well();
-}
-
-/// The detail of the one event of a command that reached nobody.
-fn unreached(command: Command) -> String {
-    let ended = Process::spawn(command).finish();
-    assert_eq!((ended.code, ended.out.len()), (Some(4), 1), "{ended:?}");
-    let event: Value = serde_json::from_str(&ended.out[0]).unwrap();
-    assert_eq!(event["event"], "connection_failed", "{event}");
-    event["detail"].as_str().unwrap().to_owned()
 }
 
 #[test]

@@ -48,8 +48,10 @@ const OOM_PAUSE: Duration = Duration::from_secs(1);
 const SWEPT: usize = 200;
 /// Random numbers for a nameplate. At most a tenth is taken and a ninth retired: 24 misses in a row have odds below 2^-50.
 const DRAWS: usize = 24;
-/// Bits of a random number that a script can reckon with.
+/// Bits of a number that a script can reckon with.
 const DRAW_BITS: u32 = 52;
+/// Longer than any frame.
+const ANY_LENGTH: u64 = 1 << DRAW_BITS;
 
 /// The channels of all relays that share a Redis.
 #[derive(Debug, Clone)]
@@ -366,7 +368,7 @@ impl Exchange for Redis {
         let mut bulk = hold.handed().bulk;
         let turn = hold.handed().ask();
         loop {
-            let longest = text(if bulk { usize::MAX >> 12 } else { PROMPT });
+            let longest = text(if bulk { ANY_LENGTH } else { PROMPT as u64 });
             let mut args = vec![text(hold.handed().after), longest, text(turn)];
             args.extend(hold.handed().settled(written));
             let Some(mut reply) = inner.step(hold, now, &inner.scripts.pop, &args, bulk).await? else {

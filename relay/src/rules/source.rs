@@ -7,6 +7,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
 use super::Bucket;
 
 /// Sources that are remembered at once: about 32 MiB of entries. An entry lives while the source has a channel or a
@@ -29,6 +32,23 @@ pub enum Source {
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Source(..)")
+    }
+}
+
+impl Source {
+    /// What stands for it where its address must not: the first `bytes` bytes (32 at most) of its HMAC-SHA256 under this
+    /// key, in hexadecimal digits.
+    #[must_use]
+    pub fn pseudonym(self, key: &[u8], bytes: usize) -> String {
+        // HMAC takes a key of any length.
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return String::new() };
+        match self {
+            Self::Local => mac.update(b"local"),
+            Self::V4(address) => mac.update(&address),
+            Self::V6(network) => mac.update(&network),
+        }
+        let hash = mac.finalize().into_bytes();
+        super::hex(hash.get(..bytes).unwrap_or(&hash))
     }
 }
 

@@ -9,14 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand_core::OsRng;
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
     Script, ServerErrorKind, Value,
 };
-use sha2::Sha256;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -295,19 +293,7 @@ impl Live {
 
     /// A source in the name of a key: nobody reads an address from it.
     pub fn hashed(&self, source: Source) -> String {
-        use std::fmt::Write as _;
-        let Ok(mut hash) = Hmac::<Sha256>::new_from_slice(&self.salt) else { return String::new() };
-        match source {
-            Source::Local => hash.update(b"local"),
-            Source::V4(address) => hash.update(&address),
-            Source::V6(network) => hash.update(&network),
-        }
-        let hash = hash.finalize().into_bytes();
-        hash.iter().take(SOURCE_HASH).fold(String::new(), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        source.pseudonym(&self.salt, SOURCE_HASH)
     }
 }
 
