@@ -12,6 +12,7 @@ mod noise;
 /// What a channel is started with.
 pub mod options;
 mod printer;
+mod rate;
 mod reader;
 mod report;
 mod sending;

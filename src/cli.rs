@@ -17,6 +17,8 @@ mod flush;
 pub mod host;
 /// The only file that prints.
 pub mod output;
+/// Progress in words.
+mod progress;
 /// Durations and sizes.
 mod quantity;
 /// `agent-wormhole relay`.
@@ -30,6 +32,7 @@ mod title;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use agent_wormhole_mount::dir::OpenError;
 use agent_wormhole_relay::config::{self, Parsed};
@@ -38,6 +41,7 @@ use zeroize::Zeroizing;
 
 use self::args::{Args, Command};
 use self::exit::{Exit, Failure};
+use self::output::bars::Bars;
 use crate::channel::{self, ChannelError, Ending};
 use crate::crypto::pake::Role;
 use crate::rundir::{Channel, RuntimeDir, find};
@@ -83,10 +87,23 @@ fn command() -> Exit {
     })
 }
 
-/// Hands a channel over to the driver, in the foreground, until it ends.
-fn start(options: channel::options::Options) -> Result<Exit, Failure> {
+/// Hands a channel over to the driver, in the foreground, until it ends. A person at a terminal sees bars of what is on
+/// the way, unless told not to.
+fn start(mut options: channel::options::Options, quiet: bool) -> Result<Exit, Failure> {
     output::start_log();
-    let ending = channel::run(options).map_err(|error| match error {
+    // Without a thread for bars there are none.
+    let bars =
+        (!quiet && output::person_watches()).then(Bars::on_terminal).and_then(Result::ok).map(Arc::new);
+    if let Some(bars) = bars.clone() {
+        let (mut lines, apart) = (options.lines, Arc::clone(&bars));
+        options.lines = Box::new(move |line| apart.apart(|| lines(line)));
+        options.progress = Some(Box::new(move |state| bars.show(state)));
+    }
+    let ran = channel::run(options);
+    if let Some(bars) = bars {
+        bars.finish();
+    }
+    let ending = ran.map_err(|error| match error {
         ChannelError::Place(error) => Failure::from(error),
         ChannelError::Mailbox(
             OpenError::NotEmpty(_) | OpenError::NotADirectory(_) | OpenError::NotOurs(_),

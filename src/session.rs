@@ -413,6 +413,35 @@ impl Session {
         }
     }
 
+    /// Bytes of an own item's content, of its members' for a group, that the other end is known to have received. An
+    /// item that fits into one record, and one for a 0.1 peer, has none until it is done.
+    #[must_use]
+    pub fn confirmed(&self, id: ItemId) -> u64 {
+        match &self.phase {
+            Phase::Open(open) => open.out.confirmed(id),
+            Phase::Handshake(_) | Phase::Legacy(_) | Phase::Over => 0,
+        }
+    }
+
+    /// What an own item waits for, in words, where it does not move.
+    #[must_use]
+    pub fn why_waiting(&self, id: ItemId) -> &'static str {
+        match &self.phase {
+            Phase::Open(open) => open.why_waiting(id),
+            Phase::Legacy(_) => "the connection has not taken it yet",
+            Phase::Handshake(_) | Phase::Over => "there is no peer",
+        }
+    }
+
+    /// Why what the peer has begun to send does not go on, in words.
+    #[must_use]
+    pub fn why_nothing_comes(&self) -> &'static str {
+        match &self.phase {
+            Phase::Open(open) => open.why_nothing_comes(),
+            Phase::Legacy(_) | Phase::Handshake(_) | Phase::Over => "there is no peer",
+        }
+    }
+
     /// Bytes of content of one item that are staged and not sealed yet.
     #[must_use]
     pub fn staged(&self, id: ItemId) -> usize {

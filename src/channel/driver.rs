@@ -20,11 +20,11 @@ use super::Ending;
 use super::credit::Credit;
 use super::noise::Noise;
 use super::reader::{Read, Reader};
-use super::report::Report;
+use super::report::{Motion, Report};
 use super::sending::{Ended, Sending};
 use super::store::{Done, Job, Store};
 use crate::event::escape::shortened;
-use crate::event::state::Phase;
+use crate::event::state::{MAX_LISTED, Phase};
 use crate::event::{MAX_FOREIGN_NAME, RefusedEvent, Side, StatusEvent, TransportKind};
 use crate::frame::CloseReason;
 use crate::item::Refusal;
@@ -33,6 +33,8 @@ use crate::transport::{Control, Farewell, MAX_LEGACY_FRAME, OutFrame, Transport}
 
 /// `status.json` is written at most this often.
 const STATUS: Duration = Duration::from_millis(200);
+/// Where what is on the way stands still, `status.json` is written this often.
+const STANDING: Duration = Duration::from_secs(1);
 
 /// Where nothing is due the clock is looked at this often.
 const NOTHING_DUE: Duration = Duration::from_secs(3600);
@@ -257,7 +259,8 @@ impl Driver {
 
     /// `status.json` is written soon.
     fn changed(&mut self) {
-        self.status_at.get_or_insert_with(|| now() + STATUS);
+        let soon = now() + STATUS;
+        self.status_at = Some(self.status_at.map_or(soon, |at| at.min(soon)));
     }
 
     /// Whether a frame more may come in. Of what comes after the goodbye nothing is kept.
@@ -289,15 +292,16 @@ impl Driver {
     }
 
     fn write_status(&mut self) {
-        let in_flight = self.sending.in_flight(&self.session, crate::event::state::MAX_LISTED);
-        let moving = !in_flight.0.is_empty();
-        match self.report.render(in_flight) {
+        let in_flight = self.sending.in_flight(&self.session, MAX_LISTED);
+        match self.report.render(in_flight, self.session.why_nothing_comes(), now()) {
             Ok(json) => self.store.write_status(json),
             Err(error) => tracing::warn!(%error, "status.json could not be rendered"),
         }
-        if moving {
-            self.changed();
-        }
+        self.status_at = match self.report.motion() {
+            Motion::None => None,
+            Motion::Standing => Some(now() + STANDING),
+            Motion::Moving => Some(now() + STATUS),
+        };
     }
 
     /// What an end that closes, or whose peer has closed, is doing does not change any more.
@@ -429,7 +433,7 @@ impl Driver {
         let Some(Ended { entry, name, id, outcome, sent, bytes }) = ended else { return };
         match &outcome {
             Outcome::Delivered | Outcome::Sent => self.report.delivered(bytes),
-            Outcome::Refused(_) => self.report.refused(),
+            Outcome::Refused(reason) => self.report.refused(&name, reason),
             Outcome::Cancelled | Outcome::Changed => {}
         }
         if let Some(refused) = refused.filter(|_| matches!(outcome, Outcome::Refused(_))) {

@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use crate::code::Code;
 use crate::config::Relay;
+use crate::event::state::ChannelState;
 use crate::rundir::RuntimeDir;
 
 /// Takes each event line (without its newline). May block where nobody reads; [`io::ErrorKind::BrokenPipe`] means that
 /// nobody ever will, and ends the channel.
 pub type Lines = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
+
+/// Is shown the state each time that it is written, at most five times a second. Must not block.
+pub type Progress = Box<dyn FnMut(&ChannelState) + Send>;
 
 /// Everything a channel needs to know before it starts.
 pub struct Options {
@@ -37,6 +41,8 @@ pub struct Options {
     pub cwd: PathBuf,
     /// Standard output.
     pub lines: Lines,
+    /// Whoever shows progress.
+    pub progress: Option<Progress>,
     /// Blocks until nobody reads standard output any more, on a thread of its own; that ends the channel.
     pub unread: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -60,6 +66,23 @@ pub enum End {
         /// How to reach the host.
         link: PeerLink,
     },
+}
+
+impl End {
+    /// Where this end meets the other, in words: the relay's address, or that of a direct connection.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let of = |relay: &Relay| match relay {
+            Relay::Local => "inside a channel of this machine".to_owned(),
+            Relay::Url { url, .. } => url.clone(),
+        };
+        match self {
+            Self::Host(HostLink::Relay(relay) | HostLink::Legacy(relay)) => of(relay),
+            Self::Host(HostLink::Direct { announce, .. }) => announce.clone(),
+            Self::Connect { link: PeerLink::Relay(relay) | PeerLink::Legacy(relay), .. } => of(relay),
+            Self::Connect { link: PeerLink::Direct { host }, .. } => host.clone(),
+        }
+    }
 }
 
 /// How a host is reached.

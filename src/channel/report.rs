@@ -1,18 +1,20 @@
 //! What a channel says about itself in `status.json`.
 //!
-//! Owns the counters and the items on the way. Writes nothing.
+//! Owns the counters and the items on the way. Writes nothing, and tells whoever shows progress.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use agent_wormhole_mount::LeftOut;
 use jiff::Timestamp;
 
 use super::backend::Chosen;
 use super::journal::Journal;
+use super::options::Progress;
+use super::rate::Rates;
 use crate::event::escape::shortened;
-use crate::event::state::{ChannelState, Flow, InFlight, LeftOutState, Limits, MAX_LISTED, PeerState, Phase};
+use crate::event::state::{ChannelState, InFlight, LeftOutState, Limits, MAX_LISTED, PeerState, Phase};
 use crate::event::{MAX_FOREIGN_NAME, TransportKind};
 use crate::item::{ItemId, Lane, Refusal};
 use crate::session::{Incoming, Role};
@@ -32,6 +34,9 @@ pub(super) struct Report {
     state: ChannelState,
     arriving: BTreeMap<ItemId, Arriving>,
     journal: std::sync::Arc<Journal>,
+    progress: Option<Progress>,
+    /// Of what is sent, and of what arrives.
+    rates: [Rates; 2],
 }
 
 fn utc(time: SystemTime) -> String {
@@ -42,9 +47,10 @@ impl Report {
     pub(super) fn new(
         nameplate: &str,
         role: Role,
-        transport: TransportKind,
+        (transport, address): (TransportKind, String),
         chosen: &Chosen,
         journal: std::sync::Arc<Journal>,
+        progress: Option<Progress>,
     ) -> Self {
         let Chosen { mailbox, why } = chosen;
         let state = ChannelState {
@@ -52,6 +58,7 @@ impl Report {
             nameplate: nameplate.to_owned(),
             role: role.as_str().to_owned(),
             transport: transport.as_str().to_owned(),
+            address,
             mount: mailbox.path().to_string_lossy().into_owned(),
             backend: mailbox.backend().as_str().to_owned(),
             backend_why: why.clone(),
@@ -59,7 +66,7 @@ impl Report {
             started: utc(SystemTime::now()),
             ..ChannelState::default()
         };
-        Self { state, arriving: BTreeMap::new(), journal }
+        Self { state, arriving: BTreeMap::new(), journal, progress, rates: Default::default() }
     }
 
     pub(super) const fn phase(&mut self, phase: Phase) {
@@ -95,8 +102,8 @@ impl Report {
         self.state.outbox.bytes += bytes;
     }
 
-    pub(super) const fn refused(&mut self) {
-        self.state.outbox.refused += 1;
+    pub(super) fn refused(&mut self, name: &str, reason: &str) {
+        self.state.outbox.refuse(name.to_owned(), reason.to_owned());
     }
 
     pub(super) fn begin(&mut self, incoming: &Incoming) {
@@ -121,32 +128,69 @@ impl Report {
     }
 
     pub(super) fn end(&mut self, id: ItemId, result: Result<u64, Refusal>) {
-        if self.arriving.remove(&id).is_none() {
-            return;
-        }
+        let Some(Arriving { name, .. }) = self.arriving.remove(&id) else { return };
         let inbox = &mut self.state.inbox;
         match result {
             Ok(bytes) => {
                 inbox.items += 1;
                 inbox.bytes += bytes;
             }
-            Err(_) => inbox.refused += 1,
+            Err(reason) => inbox.refuse(name, reason.as_str().to_owned()),
         }
     }
 
-    /// The file's content.
-    pub(super) fn render(&mut self, (sending, more): (Vec<InFlight>, u64)) -> io::Result<String> {
+    /// The file's content. `sending` says of each item what it waits for, `nothing_comes` the same of what arrives: it is
+    /// shown of what does not move.
+    pub(super) fn render(
+        &mut self,
+        (mut sending, more): (Vec<InFlight>, u64),
+        nothing_comes: &str,
+        now: Instant,
+    ) -> io::Result<String> {
+        let [sent, came] = &mut self.rates;
         self.state.last_seq = self.journal.last_seq();
         self.state.updated = utc(SystemTime::now());
-        self.state.outbox = Flow { in_flight: sending, in_flight_more: more, ..self.state.outbox.clone() };
+        self.state.outbox.rate = sent.measure(&mut sending, now);
+        self.state.outbox.in_flight = sending;
+        self.state.outbox.in_flight_more = more;
         let listed = self.arriving.iter().take(MAX_LISTED).map(|(id, arriving)| InFlight {
             id: id.0,
             name: arriving.name.clone(),
             size: arriving.size,
             done: arriving.done,
+            waits: Some(nothing_comes.to_owned()),
+            ..InFlight::default()
         });
-        self.state.inbox.in_flight = listed.collect();
+        let mut coming: Vec<InFlight> = listed.collect();
+        self.state.inbox.rate = came.measure(&mut coming, now);
+        self.state.inbox.in_flight = coming;
         self.state.inbox.in_flight_more = self.arriving.len().saturating_sub(MAX_LISTED) as u64;
+        if let Some(progress) = &mut self.progress {
+            progress(&self.state);
+        }
         self.state.to_json()
     }
+
+    /// Whether what was rendered last goes on changing: something is on the way, and whether it moves.
+    pub(super) fn motion(&self) -> Motion {
+        let on_the_way = || self.state.outbox.in_flight.iter().chain(&self.state.inbox.in_flight);
+        if on_the_way().next().is_none() {
+            Motion::None
+        } else if on_the_way().all(|item| item.waits.is_some()) {
+            Motion::Standing
+        } else {
+            Motion::Moving
+        }
+    }
+}
+
+/// What is on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Motion {
+    /// Nothing.
+    None,
+    /// Something that does not move.
+    Standing,
+    /// Something that moves.
+    Moving,
 }

@@ -299,7 +299,9 @@ impl Sending {
             id: id.0,
             name: item.name.clone(),
             size: item.size,
-            done: item.pushed.saturating_sub(session.staged(*id) as u64),
+            done: session.confirmed(*id),
+            waits: Some(session.why_waiting(*id).to_owned()),
+            ..InFlight::default()
         });
         (listed.collect(), roots().count().saturating_sub(most) as u64)
     }

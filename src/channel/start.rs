@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::backend::{self, Chosen};
 use super::driver::{Driver, Inputs, Notice, Parts};
 use super::journal::Journal;
-use super::options::{End, HostLink, Lines, Options, PeerLink};
+use super::options::{End, HostLink, Lines, Options, PeerLink, Progress};
 use super::reader::Reader;
 use super::report::Report;
 use super::store::Store;
@@ -77,6 +77,7 @@ async fn channel(mut options: Options) -> Result<Ending, ChannelError> {
         End::Connect { .. } => CONNECT_PATIENCE,
     });
     let deadline = Instant::now().checked_add(patience);
+    let address = options.end.address();
     let linked = match reach(&mut options, patience, &mut notices).await {
         Ok(linked) => linked,
         Err(ending) => return Ok(ending),
@@ -91,7 +92,8 @@ async fn channel(mut options: Options) -> Result<Ending, ChannelError> {
     })?;
     let (outlet, outbox) = unbounded_channel();
     let chosen = backend::open(&options, &place, patience, outlet)?;
-    let ending = within(linked, options.lines, deadline, &chosen, outbox, (notice, notices)).await;
+    let showing = (options.lines, options.progress, address);
+    let ending = within(linked, showing, deadline, &chosen, outbox, (notice, notices)).await;
     if let Err(error) = chosen.mailbox.close() {
         tracing::warn!(%error, "the mailbox could not be removed whole; the next command tries again");
     }
@@ -102,7 +104,7 @@ async fn channel(mut options: Options) -> Result<Ending, ChannelError> {
 /// The channel between the making of its mailbox and the taking away.
 async fn within(
     linked: Linked,
-    lines: Lines,
+    (lines, progress, address): (Lines, Option<Progress>, String),
     patience: Option<Instant>,
     chosen: &Chosen,
     outbox: UnboundedReceiver<OutboxEvent>,
@@ -128,7 +130,8 @@ async fn within(
     let (read_in, read) = unbounded_channel();
     let store = Store::start(mailbox, &journal, &done_in).map_err(ChannelError::Runtime)?;
     let reader = Reader::start(read_in).map_err(ChannelError::Runtime)?;
-    let report = Report::new(code.nameplate.as_str(), role, kind, chosen, Arc::clone(&journal));
+    let (number, met) = (code.nameplate.as_str(), (kind, address));
+    let report = Report::new(number, role, met, chosen, Arc::clone(&journal), progress);
     // From here on the session alone holds what is secret.
     drop(code);
     let mailbox = Arc::clone(mailbox);
@@ -313,6 +316,7 @@ mod tests {
             timeout: None,
             runtime: RuntimeDir::at(&place.path().join("run")).unwrap(),
             cwd: place.path().to_owned(),
+            progress: None,
             lines: Box::new(move |line| told.send(line.to_owned()).map_err(std::io::Error::other)),
             unread: None,
         };

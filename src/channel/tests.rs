@@ -174,7 +174,7 @@ impl Rig {
             store: Store::start(&mailbox, &journal, &done_in).unwrap(),
             reader: Reader::start(read_in).unwrap(),
             kind,
-            report: Report::new("1", Role::Host, kind, &chosen, Arc::clone(&journal)),
+            report: Report::new("1", Role::Host, (kind, String::new()), &chosen, Arc::clone(&journal), None),
             mailbox,
             patience: None,
         };

@@ -44,9 +44,10 @@ pub(super) fn run(args: ConnectArgs) -> Result<Exit, Failure> {
             if args.legacy { PeerLink::Legacy(relay) } else { PeerLink::Relay(relay) }
         }
     };
+    let quiet = args.channel.json;
     let options = host::options(End::Connect { code, link }, args.channel)?;
     drop(typed);
-    super::start(options)
+    super::start(options, quiet)
 }
 
 /// The code as it was typed, in one argument or in several, or the first line of standard input.

@@ -21,7 +21,7 @@ pub(super) fn run(args: HostArgs) -> Result<Exit, Failure> {
     if !quiet && output::person_watches() {
         output::note("The next line holds the code. Give it to the other end, and to nobody else.");
     }
-    super::start(options)
+    super::start(options, quiet)
 }
 
 fn link(args: &HostArgs) -> Result<HostLink, Failure> {
@@ -51,6 +51,7 @@ pub(super) fn options(end: End, args: ChannelArgs) -> Result<Options, Failure> {
         runtime: super::runtime()?,
         cwd: super::cwd()?,
         lines: Box::new(output::data),
+        progress: None,
         unread: Some(Box::new(output::until_unread)),
     })
 }

@@ -1,12 +1,16 @@
 //! The only file that prints: standard output is data, standard error is for people.
 //!
-//! Owns both streams and the log of the program itself. Decides nothing about what is said.
+//! Owns both streams, the bars and the log of the program itself. Decides nothing about what is said.
 #![allow(clippy::print_stderr)]
+
+/// Progress, for a person at a terminal.
+pub(super) mod bars;
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 use agent_wormhole_relay::cli::RelayArgs;
 use agent_wormhole_relay::log;
+use console::{Style, Term};
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
@@ -55,6 +59,55 @@ pub fn note(text: &str) {
 #[must_use]
 pub fn person_watches() -> bool {
     io::stderr().is_terminal()
+}
+
+/// How standard output is to look.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    /// Columns of the terminal; `None` where it is none, and nothing is shortened.
+    pub(super) width: Option<usize>,
+    /// Whether there may be colours.
+    pub(super) colour: bool,
+}
+
+/// What a text says by its colour, besides its words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    /// Nothing.
+    Plain,
+    /// It is as it should be.
+    Good,
+    /// It may need a look.
+    Wary,
+    /// It needs one.
+    Bad,
+    /// It matters less.
+    Faint,
+}
+
+impl Look {
+    /// The text in its tone.
+    pub(super) fn paint(self, text: &str, tone: Tone) -> String {
+        let style = Style::new().force_styling(self.colour);
+        let style = match tone {
+            Tone::Plain => return text.to_owned(),
+            Tone::Good => style.green(),
+            Tone::Wary => style.yellow(),
+            Tone::Bad => style.red(),
+            Tone::Faint => style.dim(),
+        };
+        style.apply_to(text).to_string()
+    }
+}
+
+/// How standard output looks best: as wide as its terminal, and in colours where that takes them (`NO_COLOR`,
+/// `TERM=dumb` and `CLICOLOR=0` say no). Elsewhere it is plain and whole.
+#[must_use]
+pub(super) fn look() -> Look {
+    let term = Term::stdout();
+    let width =
+        term.is_term().then(|| term.size_checked()).flatten().map(|(_, columns)| usize::from(columns));
+    Look { width: width.filter(|width| *width > 0), colour: term.is_term() && console::colors_enabled() }
 }
 
 /// Tells why a command failed, causes included. What it quotes may come from anywhere: no control reaches the terminal.

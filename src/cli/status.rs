@@ -1,24 +1,34 @@
 //! `agent-wormhole status`: the channels of this machine.
 //!
-//! Owns the table for people and the lines for programs. Reads the list of channels and their `status.json`; starts in
-//! a few milliseconds.
+//! Owns what is shown of a channel, and the lines for programs; `table` and `sheet` own what people see. Reads the list of
+//! channels and their `status.json`; starts in a few milliseconds, and waits for no channel that does not answer.
+
+/// Everything about one channel.
+mod sheet;
+/// One line a channel.
+mod table;
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::args::StatusArgs;
 use super::exit::{Exit, Failure};
-use super::{output, quantity};
+use super::output::{self, Tone};
 use crate::crypto::pake::Role;
-use crate::event::escape::{self, visible};
+use crate::event::escape;
 use crate::event::state::{ChannelState, Flow, Phase};
 use crate::rundir::{Channel, find};
 
 /// Longest `status.json` that is read, in bytes.
 const MAX_STATE: u64 = 4 * 1024 * 1024;
+/// A channel whose process is stopped or hangs does not answer for its mount: nobody waits longer than this for all.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     let role = args.role.map(Role::from);
@@ -30,7 +40,8 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
             .filter(|channel| channel.alive && role.is_none_or(|role| role == channel.role))
             .collect(),
     };
-    let rows: Vec<Row> = channels.into_iter().map(Row::read).collect();
+    let rows = read(channels);
+    let look = output::look();
     let text = match (args.json, rows.as_slice()) {
         (_, []) => {
             output::note("no channel is running here; start one with `agent-wormhole host`");
@@ -39,8 +50,8 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
         (true, rows) => {
             rows.iter().map(Row::line).collect::<io::Result<Vec<String>>>().map_err(printing)?.join("\n")
         }
-        (false, [row]) if args.channel.is_some() => sheet(row),
-        (false, rows) => table(rows),
+        (false, [row]) if args.channel.is_some() => sheet::sheet(row, look),
+        (false, rows) => table::table(rows, look),
     };
     output::data(&text).map_err(printing)?;
     Ok(Exit::Done)
@@ -50,29 +61,70 @@ fn printing(error: io::Error) -> Failure {
     Failure::new(Exit::Internal, format!("the output cannot be written: {error}"))
 }
 
+/// What a channel is doing, as far as it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum Standing {
+    /// As its `status.json` has it.
+    Phase(Phase),
+    /// Its process lives and does not answer.
+    #[serde(serialize_with = "hangs")]
+    Hangs,
+}
+
+fn hangs<S: serde::Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(HANGS)
+}
+
+/// The word for a channel that does not answer.
+const HANGS: &str = "not_answering";
+
+impl Standing {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Phase(phase) => phase.as_str(),
+            Self::Hangs => HANGS,
+        }
+    }
+
+    const fn tone(self) -> Tone {
+        match self {
+            Self::Phase(Phase::Connected) => Tone::Good,
+            Self::Phase(Phase::Reconnecting | Phase::PeerAway) => Tone::Wary,
+            Self::Hangs => Tone::Bad,
+            Self::Phase(Phase::PeerClosed | Phase::Closing) => Tone::Faint,
+            Self::Phase(Phase::Starting | Phase::Waiting | Phase::Unknown) => Tone::Plain,
+        }
+    }
+}
+
 /// A channel and what it says about itself.
 #[derive(Debug, Serialize)]
 struct Row {
     nameplate: String,
     role: &'static str,
-    state: Phase,
+    state: Standing,
     transport: String,
     dir: PathBuf,
     pid: u32,
     cwd: PathBuf,
     started: String,
-    /// Its `status.json`; absent while it is not written yet.
+    /// Its `status.json`; absent while it is not written yet, or cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<ChannelState>,
 }
 
 impl Row {
-    fn read(channel: Channel) -> Self {
-        let status = read_state(&channel);
+    /// `told` is `None` where the channel did not answer.
+    fn new(channel: Channel, told: Option<Option<ChannelState>>) -> Self {
         let Channel { nameplate, role, dir, pid, cwd, started, transport, alive: _ } = channel;
         let role = role.as_str();
-        let state = status.as_ref().map_or(Phase::Starting, |status| status.state);
-        Self { nameplate, role, state, transport, dir, pid, cwd, started, status }
+        let state = match &told {
+            None => Standing::Hangs,
+            Some(None) => Standing::Phase(Phase::Starting),
+            Some(Some(status)) => Standing::Phase(status.state),
+        };
+        Self { nameplate, role, state, transport, dir, pid, cwd, started, status: told.flatten() }
     }
 
     fn line(&self) -> io::Result<String> {
@@ -80,101 +132,54 @@ impl Row {
     }
 }
 
-fn read_state(channel: &Channel) -> Option<ChannelState> {
+/// Reads what each channel says, all at once: one that does not answer holds up nobody. Its thread ends with this
+/// process.
+fn read(channels: Vec<Channel>) -> Vec<Row> {
+    let (tell, told) = mpsc::channel();
+    let mut states: Vec<Option<Option<ChannelState>>> = channels.iter().map(|_| None).collect();
+    let mut open = 0;
+    for (index, channel) in channels.iter().enumerate() {
+        let (path, tell) = (channel.dir.join("status.json"), tell.clone());
+        let reading = move || {
+            // Who asked may not wait any more.
+            let _ = tell.send((index, state_in(&path)));
+        };
+        open += usize::from(thread::Builder::new().name("status".into()).spawn(reading).is_ok());
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while open > 0
+        && let Ok((index, state)) = told.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+    {
+        open -= 1;
+        if let Some(place) = states.get_mut(index) {
+            *place = Some(state);
+        }
+    }
+    channels.into_iter().zip(states).map(|(channel, told)| Row::new(channel, told)).collect()
+}
+
+fn state_in(path: &std::path::Path) -> Option<ChannelState> {
     let mut json = String::new();
-    File::open(channel.dir.join("status.json")).ok()?.take(MAX_STATE).read_to_string(&mut json).ok()?;
+    File::open(path).ok()?.take(MAX_STATE).read_to_string(&mut json).ok()?;
     ChannelState::from_json(&json).ok()
 }
 
-/// One line a channel, columns aligned.
-fn table(rows: &[Row]) -> String {
-    let mut cells = vec![
-        ["CHANNEL", "END", "STATE", "VIA", "DELIVERED", "ON THE WAY", "RECEIVED", "DIRECTORY"]
-            .map(str::to_owned),
-    ];
-    for row in rows {
-        let empty = ChannelState::default();
-        let status = row.status.as_ref().unwrap_or(&empty);
-        cells.push([
-            row.nameplate.clone(),
-            row.role.to_owned(),
-            row.state.as_str().to_owned(),
-            visible(&row.transport),
-            status.outbox.items.to_string(),
-            on_the_way(&status.outbox).to_string(),
-            status.inbox.items.to_string(),
-            visible(&row.dir.to_string_lossy()),
-        ]);
-    }
-    let mut widths = [0; 8];
-    for line in &cells {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let aligned = |line: &[String; 8]| -> String {
-        let padded: String =
-            line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  ")).collect();
-        padded.trim_end().to_owned()
-    };
-    cells.iter().map(aligned).collect::<Vec<_>>().join("\n")
-}
-
-fn on_the_way(flow: &Flow) -> u64 {
+/// Items of one direction that are on the way.
+const fn on_the_way(flow: &Flow) -> u64 {
     flow.in_flight.len() as u64 + flow.in_flight_more
-}
-
-/// Everything about one channel, a line each.
-fn sheet(row: &Row) -> String {
-    let mut out = vec![
-        format!("channel    {} ({})", row.nameplate, row.role),
-        format!("state      {}", row.state.as_str()),
-        format!("directory  {}", visible(&row.dir.to_string_lossy())),
-        format!(
-            "started    {} by process {} in {}",
-            row.started,
-            row.pid,
-            visible(&row.cwd.to_string_lossy())
-        ),
-        format!("transport  {}", visible(&row.transport)),
-    ];
-    let Some(status) = &row.status else { return out.join("\n") };
-    let why = status.backend_why.as_ref().map(|why| format!(" ({})", visible(why))).unwrap_or_default();
-    out.push(format!("mailbox    {}{why}, {}", visible(&status.backend), visible(&status.at_rest)));
-    if let Some(peer) = &status.peer {
-        out.push(format!("peer       {}, protocol {}", visible(&peer.agent), peer.protocol));
-    }
-    flow(&mut out, "sent      ", "delivered", &status.outbox);
-    flow(&mut out, "received  ", "saved", &status.inbox);
-    for left in &status.left_out {
-        out.push(format!("left out   {}: {}", visible(&left.name), visible(&left.reason)));
-    }
-    if status.left_out_more > 0 {
-        out.push(format!("left out   and {} more", status.left_out_more));
-    }
-    out.join("\n")
-}
-
-fn flow(out: &mut Vec<String>, title: &str, done: &str, flow: &Flow) {
-    let bytes = quantity::shown(flow.bytes);
-    let way = on_the_way(flow);
-    out.push(format!("{title} {} {done} ({bytes}), {way} on the way, {} refused", flow.items, flow.refused));
-    for item in &flow.in_flight {
-        let of = item.size.map_or_else(String::new, |size| format!(" of {}", quantity::shown(size)));
-        out.push(format!("           {}: {}{of}", visible(&item.name), quantity::shown(item.done)));
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::state::{InFlight, LeftOutState, PeerState};
+    use crate::event::state::{InFlight, LeftOutState, PeerState, RefusalState};
 
-    fn row() -> Row {
+    /// A channel in the middle of its work.
+    pub(super) fn row() -> Row {
         Row {
             nameplate: "9471".into(),
             role: "host",
-            state: Phase::Connected,
+            state: Standing::Phase(Phase::Connected),
             transport: "relay".into(),
             dir: "/r/9471-host".into(),
             pid: 5,
@@ -182,17 +187,25 @@ mod tests {
             started: "2026-03-01T12:00:00.250Z".into(),
             status: Some(ChannelState {
                 state: Phase::Connected,
+                address: "wss://relay.example.org".into(),
                 backend: "dir".into(),
+                backend_why: Some("no mount: there is no /dev/fuse".into()),
                 at_rest: "plaintext in memory".into(),
                 peer: Some(PeerState { agent: "agent-wormhole/0.2.0".into(), protocol: 2 }),
                 outbox: Flow {
                     items: 3,
                     bytes: 2048,
+                    refused: 1,
+                    refusals: vec![RefusalState { name: "huge.iso".into(), reason: "no space".into() }],
+                    rate: 512,
                     in_flight: vec![InFlight {
                         id: 4,
                         name: "a\u{1b}[2J".into(),
                         size: Some(4096),
                         done: 1024,
+                        rate: 512,
+                        remaining: Some(6),
+                        waits: None,
                     }],
                     ..Flow::default()
                 },
@@ -200,36 +213,6 @@ mod tests {
                 ..ChannelState::default()
             }),
         }
-    }
-
-    #[test]
-    fn a_table_for_people() {
-        let waiting =
-            Row { nameplate: "12".into(), role: "peer", state: Phase::Starting, status: None, ..row() };
-        assert_eq!(
-            table(&[row(), waiting]),
-            "CHANNEL  END   STATE      VIA    DELIVERED  ON THE WAY  RECEIVED  DIRECTORY\n\
-             9471     host  connected  relay  3          1           0         /r/9471-host\n\
-             12       peer  starting   relay  0          0           0         /r/9471-host"
-        );
-    }
-
-    #[test]
-    fn a_sheet_for_one_channel() {
-        assert_eq!(
-            sheet(&row()),
-            "channel    9471 (host)\n\
-             state      connected\n\
-             directory  /r/9471-host\n\
-             started    2026-03-01T12:00:00.250Z by process 5 in /w\n\
-             transport  relay\n\
-             mailbox    dir, plaintext in memory\n\
-             peer       agent-wormhole/0.2.0, protocol 2\n\
-             sent       3 delivered (2.0 KiB), 1 on the way, 0 refused\n           \
-             a\\u001b[2J: 1.0 KiB of 4.0 KiB\n\
-             received   0 saved (0 B), 0 on the way, 0 refused\n\
-             left out   b~: a backup copy"
-        );
     }
 
     #[test]
@@ -241,5 +224,40 @@ mod tests {
         assert!(!line.chars().any(escape::is_hidden));
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["status"]["outbox"]["items"], 3);
+        assert_eq!(value["status"]["outbox"]["in_flight"][0]["remaining"], 6);
+        assert_eq!(value["status"]["outbox"]["refusals"][0]["reason"], "no space");
+        let hanging = Row { state: Standing::Hangs, status: None, ..row() };
+        let value: serde_json::Value = serde_json::from_str(&hanging.line().unwrap()).unwrap();
+        assert_eq!(value["state"], "not_answering");
+    }
+
+    #[test]
+    fn a_channel_that_does_not_answer_holds_up_nobody() {
+        let place = tempfile::tempdir().unwrap();
+        let channel = |name: &str| {
+            let dir = place.path().join(name);
+            std::fs::create_dir(&dir).unwrap();
+            Channel {
+                nameplate: name.into(),
+                role: Role::Host,
+                dir,
+                pid: 1,
+                cwd: "/".into(),
+                started: String::new(),
+                transport: "relay".into(),
+                alive: true,
+            }
+        };
+        let (hanging, silent, answering) = (channel("1"), channel("2"), channel("3"));
+        // Opening a FIFO that nobody writes into hangs, as a mount does whose process is stopped.
+        rustix::fs::mkfifoat(rustix::fs::CWD, hanging.dir.join("status.json"), 0o600.into()).unwrap();
+        let state = ChannelState { state: Phase::Waiting, ..ChannelState::default() };
+        std::fs::write(answering.dir.join("status.json"), state.to_json().unwrap()).unwrap();
+        let fifo = hanging.dir.join("status.json");
+        let rows = read(vec![hanging, silent, answering]);
+        let states: Vec<&str> = rows.iter().map(|row| row.state.as_str()).collect();
+        assert_eq!(states, ["not_answering", "starting", "waiting"]);
+        // Lets its thread go.
+        drop(std::fs::OpenOptions::new().write(true).open(fifo).unwrap());
     }
 }

@@ -65,6 +65,8 @@ pub struct ChannelState {
     pub role: String,
     /// `relay` or `direct`.
     pub transport: String,
+    /// The relay's address, or that of a direct connection.
+    pub address: String,
     /// The channel's directory.
     pub mount: String,
     /// Which back end the directory is: `fuse` or `dir`.
@@ -133,10 +135,38 @@ pub struct Flow {
     pub bytes: u64,
     /// Items that were refused.
     pub refused: u64,
+    /// The last of them, oldest first, and why.
+    pub refusals: Vec<RefusalState>,
+    /// How many more of them there are.
+    pub refusals_more: u64,
+    /// Bytes a second of all that is listed as on the way, over the last seconds.
+    pub rate: u64,
     /// Items on the way, oldest first.
     pub in_flight: Vec<InFlight>,
     /// How many more of them there are.
     pub in_flight_more: u64,
+}
+
+impl Flow {
+    /// Remembers what was refused, and why.
+    pub fn refuse(&mut self, name: String, reason: String) {
+        self.refused += 1;
+        self.refusals.push(RefusalState { name, reason });
+        if self.refusals.len() > MAX_LISTED {
+            self.refusals.remove(0);
+            self.refusals_more += 1;
+        }
+    }
+}
+
+/// An item that was not taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RefusalState {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// An item on the way.
@@ -152,6 +182,14 @@ pub struct InFlight {
     pub size: Option<u64>,
     /// Bytes that the peer is known to have, or that are here.
     pub done: u64,
+    /// Bytes a second, over the last seconds.
+    pub rate: u64,
+    /// Seconds that the rest takes at this rate; absent where the size is not known or nothing moves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<u64>,
+    /// Why it stands still, where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
 }
 
 /// Something that is not sent.
@@ -192,7 +230,15 @@ mod tests {
             peer: Some(PeerState { agent: "x\u{202e}\n".into(), protocol: 2 }),
             outbox: Flow {
                 items: 3,
-                in_flight: vec![InFlight { id: 4, name: "big.bin".into(), size: Some(9), done: 1 }],
+                in_flight: vec![InFlight {
+                    id: 4,
+                    name: "big.bin".into(),
+                    size: Some(9),
+                    done: 1,
+                    rate: 2,
+                    remaining: Some(4),
+                    waits: Some("its turn".into()),
+                }],
                 ..Flow::default()
             },
             left_out: vec![LeftOutState { name: "a~".into(), reason: "a backup copy of an editor".into() }],
@@ -202,6 +248,17 @@ mod tests {
         assert_eq!(json.lines().count(), 1);
         assert!(json.contains(r#""agent":"x\u202e\n""#), "{json}");
         assert_eq!(ChannelState::from_json(&json).unwrap(), state);
+    }
+
+    #[test]
+    fn of_many_refusals_the_last_are_named_and_all_are_counted() {
+        let mut flow = Flow::default();
+        for n in 0..MAX_LISTED + 3 {
+            flow.refuse(n.to_string(), "no room".into());
+        }
+        assert_eq!(flow.refused, MAX_LISTED as u64 + 3);
+        assert_eq!((flow.refusals.len(), flow.refusals_more), (MAX_LISTED, 3));
+        assert_eq!(flow.refusals[0].name, "3");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::handshake::Proven;
 use super::incoming::ItemsIn;
-use super::outgoing::Outgoing;
+use super::outgoing::{Hindrance, Outgoing};
 use super::timer::{Backoff, earliest};
 use super::{Link, PeerFault, SessionError, SessionEvent};
 use crate::crypto::seal::{Opener, Sealer};
@@ -410,17 +410,33 @@ impl Open {
     }
 
     fn why_stalled(&self) -> &'static str {
+        self.obstacle().unwrap_or_else(|| {
+            let starved = self.out.is_starved();
+            if starved { Hindrance::Source } else { Hindrance::Grant }.as_str()
+        })
+    }
+
+    /// Why nothing moves at all.
+    fn obstacle(&self) -> Option<&'static str> {
         if !self.up {
-            "the connection is down"
+            Some("the connection is down")
         } else if self.away {
-            "the peer does not answer"
+            Some("the peer does not answer")
         } else if !self.ready {
-            "the peer has not answered on the new connection"
-        } else if self.out.is_starved() {
-            "its content comes slowly on this side"
+            Some("the peer has not answered on the new connection")
         } else {
-            "the peer takes nothing at the moment"
+            None
         }
+    }
+
+    /// What an own item waits for.
+    pub(super) fn why_waiting(&self, id: ItemId) -> &'static str {
+        self.obstacle().unwrap_or_else(|| self.out.hindrance(id).as_str())
+    }
+
+    /// What holds up everything that comes from the other end, as far as it is known here.
+    pub(super) fn why_nothing_comes(&self) -> &'static str {
+        self.obstacle().unwrap_or("nothing more of it comes from the peer")
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {

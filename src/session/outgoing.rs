@@ -6,6 +6,7 @@
 mod lanes;
 mod numbers;
 mod records;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
@@ -17,6 +18,8 @@ use super::{Backlog, LinkLimits, PeerFault, SessionError, SessionEvent};
 use crate::crypto::seal::Sealer;
 use crate::frame::{ChunkBuf, CloseReason, Message, State};
 use crate::item::{ItemHead, ItemId, ItemKind, Lane, MAX_UNRECEIPTED, Refusal};
+
+pub(super) use standing::Hindrance;
 
 use numbers::Numbers;
 use records::Records;
@@ -50,6 +53,8 @@ struct Item {
     members: Option<BTreeSet<ItemId>>,
     stage: Stage,
     staging: Staging,
+    /// Bytes of its content, or of its members', that the other end is known to have.
+    confirmed: u64,
 }
 
 /// The sending half of an open session.
@@ -217,8 +222,8 @@ impl Outgoing {
         self.unreceipted += usize::from(parent.is_none());
         let members = (head.kind == ItemKind::Group).then(BTreeSet::new);
         let stage = Stage::Queued;
-        self.items
-            .insert(id, Item { head: Some(head), lane, parent, members, stage, staging: Staging::default() });
+        let staging = Staging::default();
+        self.items.insert(id, Item { head: Some(head), lane, parent, members, stage, staging, confirmed: 0 });
         id
     }
 
@@ -359,8 +364,13 @@ impl Outgoing {
     /// The other end expects `next`; whether that is progress.
     pub(super) fn acknowledge(&mut self, next: u64, now: Instant) -> Result<bool, PeerFault> {
         let progress = next > self.records.base();
-        for bulk in self.records.acknowledge(next)? {
-            self.flight.acknowledged(bulk, now);
+        for load in self.records.acknowledge(next)? {
+            self.flight.acknowledged(load.bulk, now);
+            for (id, bytes) in load.shares {
+                if let Some(item) = self.items.get_mut(&id) {
+                    item.confirmed += bytes;
+                }
+            }
         }
         if progress {
             self.flight_limited = false;
@@ -393,13 +403,6 @@ impl Outgoing {
     /// Whether something is under way or waits to be, for the stall watch.
     pub(super) fn is_transferring(&self) -> bool {
         self.open > 0 || self.queued() > 0 || !self.records.is_empty()
-    }
-
-    /// Whether this end itself has nothing to give for what is under way.
-    pub(super) fn is_starved(&self) -> bool {
-        self.records.is_empty()
-            && self.staged == [0; 2]
-            && self.items.values().all(|item| item.stage != Stage::Queued && item.staging.front().is_none())
     }
 
     /// Whether all that was sealed is on the link and bulk (or a drain) waits for its acknowledgement alone.

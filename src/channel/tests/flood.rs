@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
+use std::time::Instant;
 
 use agent_wormhole_mount::{Ctl, OutboxEvent};
 use bytes::{Bytes, BytesMut};
@@ -39,15 +40,21 @@ fn journal() -> (Arc<Journal>, Arc<Memory>, Arc<dyn agent_wormhole_mount::Mailbo
 #[test]
 fn members_leave_nothing_behind_and_names_are_cut() {
     let (journal, _, mailbox) = journal();
-    let mut report =
-        Report::new("1", Role::Host, TransportKind::Direct, &Chosen { mailbox, why: None }, journal);
+    let mut report = Report::new(
+        "1",
+        Role::Host,
+        (TransportKind::Direct, String::new()),
+        &Chosen { mailbox, why: None },
+        journal,
+        None,
+    );
     report.begin(&incoming(1, head(ItemKind::Group, None, "tree")));
     for id in 2..1000 {
         report.begin(&incoming(id, head(ItemKind::Dir, Some(1), "d")));
     }
     report.end(ItemId(1), Err(Refusal::Cancelled));
     report.begin(&incoming(2000, head(ItemKind::File, None, &"\u{1}".repeat(4096))));
-    let json = report.render((Vec::new(), 0)).unwrap();
+    let json = report.render((Vec::new(), 0), "", Instant::now()).unwrap();
     assert!(json.len() < 4096, "{} bytes", json.len());
     assert!(json.contains(r#""in_flight":[{"id":2000"#), "{json}");
 }

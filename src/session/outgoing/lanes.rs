@@ -39,13 +39,13 @@ impl Outgoing {
             return true;
         }
         let mut plain = vec![0; RECORD_HEADER];
-        let mut load = Load { bulk: 0, receipts: self.fill_answers(&mut plain) };
+        let mut load = Load { receipts: self.fill_answers(&mut plain), ..Load::default() };
         let answers = plain.len();
         if let Some(reason) = self.closing.filter(|_| !self.answer_ready()) {
             Message::Close { reason }.encode(&mut plain);
             self.close_number = Some(self.end());
         } else if bulk_turn {
-            load.bulk = self.fill_bulk(&mut plain, now, events);
+            self.fill_bulk(&mut plain, &mut load, now, events);
             self.bulk_passed_over = plain.len() == answers;
             if !self.bulk_passed_over {
                 self.prompt_run = 0;
@@ -53,7 +53,7 @@ impl Outgoing {
             }
         } else if prompt_ready {
             self.prompt_run += u32::from(bulk_ready);
-            self.fill_prompt(&mut plain, events);
+            self.fill_prompt(&mut plain, &mut load, events);
         }
         let any = plain.len() > RECORD_HEADER;
         if any {
@@ -100,7 +100,7 @@ impl Outgoing {
     }
 
     /// Prompt messages, one item strictly after the other.
-    fn fill_prompt(&mut self, plain: &mut Vec<u8>, events: &mut VecDeque<SessionEvent>) {
+    fn fill_prompt(&mut self, plain: &mut Vec<u8>, load: &mut Load, events: &mut VecDeque<SessionEvent>) {
         while self.prompt_ready() {
             let Some(id) = self.prompt.first().copied() else { return };
             let Some(item) = self.items.get_mut(&id) else { return };
@@ -118,6 +118,7 @@ impl Outgoing {
             } else if let Some((chunk, last)) = item.staging.pop() {
                 self.windows[0].spend(chunk_cost(chunk.len()));
                 self.staged[0] -= chunk.len();
+                load.share(id, chunk.len() as u64);
                 push_chunk(plain, id, last, &chunk);
                 last
             } else {
@@ -211,7 +212,8 @@ impl Outgoing {
         self.staged[1] -= chunk.len();
         self.windows[1].spend(chunk_cost(chunk.len()));
         self.flight.sealed(chunk.len() as u64);
-        self.records.seal_chunk(chunk, id, last);
+        let root = item.parent.unwrap_or(id);
+        self.records.seal_chunk(chunk, id, root, last);
         self.pace.sent(now);
         self.rotate(at, id, last);
         true
@@ -238,21 +240,30 @@ impl Outgoing {
         }
     }
 
-    /// Bulk heads and short chunks that travel together; how many bytes of content.
-    fn fill_bulk(&mut self, plain: &mut Vec<u8>, now: Instant, events: &mut VecDeque<SessionEvent>) -> u64 {
-        let mut content = 0;
+    /// Bulk heads and short chunks that travel together.
+    fn fill_bulk(
+        &mut self,
+        plain: &mut Vec<u8>,
+        load: &mut Load,
+        now: Instant,
+        events: &mut VecDeque<SessionEvent>,
+    ) {
         while let Some(id) = self.bulk_head() {
             let Some(item) = self.items.get_mut(&id) else { break };
             let length = item.head.as_ref().map_or(0, head_length);
             if !fits(plain, length, self.chunk) {
-                self.flight.sealed(content);
-                return content;
+                self.flight.sealed(load.bulk);
+                return;
             }
             let Some(head) = item.head.take() else { break };
             let queue = if item.parent.is_some() { &mut self.member_heads } else { &mut self.bulk_heads };
             queue.remove(&id);
             self.windows[1].spend(head_cost(&head));
-            content += head.inline.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            let inline = head.inline.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            load.bulk += inline;
+            if let Some(group) = head.group {
+                load.share(group, inline);
+            }
             if self.begin(id, head, plain, events) {
                 self.ended(id);
             } else {
@@ -272,12 +283,12 @@ impl Outgoing {
             let Some((chunk, last)) = item.staging.pop() else { break };
             self.staged[1] -= len;
             self.windows[1].spend(chunk_cost(len));
-            content += len as u64;
+            load.bulk += len as u64;
+            load.share(item.parent.unwrap_or(id), len as u64);
             push_chunk(plain, id, last, &chunk);
             self.rotate(at, id, last);
         }
-        self.flight.sealed(content);
-        content
+        self.flight.sealed(load.bulk);
     }
 }
 

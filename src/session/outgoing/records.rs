@@ -26,12 +26,25 @@ struct Record {
 }
 
 /// What is in a record, as far as somebody counts it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Load {
     /// Bytes of bulk content.
     pub(super) bulk: u64,
     /// Receipts.
     pub(super) receipts: usize,
+    /// Bytes of content of items that do not fit into one record; of a group's members under the group.
+    pub(super) shares: Vec<(ItemId, u64)>,
+}
+
+impl Load {
+    /// Counts content of an item.
+    pub(super) fn share(&mut self, item: ItemId, bytes: u64) {
+        match self.shares.last_mut() {
+            Some((last, sum)) if *last == item => *sum += bytes,
+            _ if bytes > 0 => self.shares.push((item, bytes)),
+            _ => {}
+        }
+    }
 }
 
 /// Data records that are sealed and not acknowledged, and the key that seals.
@@ -124,9 +137,10 @@ impl Records {
         self.keep(record, load);
     }
 
-    /// Seals a chunk where it was read.
-    pub(super) fn seal_chunk(&mut self, chunk: ChunkBuf, item: ItemId, last: bool) {
-        let load = Load { bulk: chunk.len() as u64, receipts: 0 };
+    /// Seals a chunk where it was read. It counts as content of `root`: the item, or its group.
+    pub(super) fn seal_chunk(&mut self, chunk: ChunkBuf, item: ItemId, root: ItemId, last: bool) {
+        let mut load = Load { bulk: chunk.len() as u64, ..Load::default() };
+        load.share(root, load.bulk);
         let record = chunk.into_record(self.end(), item, last);
         self.keep(record, load);
     }
@@ -147,11 +161,11 @@ impl Records {
         record.into()
     }
 
-    /// The other end expects `next`: forgets what it has; the bulk content of each record.
+    /// The other end expects `next`: forgets what it has, and tells what was in each record.
     ///
     /// # Errors
     /// Where `next` was never sealed.
-    pub(super) fn acknowledge(&mut self, next: u64) -> Result<impl Iterator<Item = u64>, PeerFault> {
+    pub(super) fn acknowledge(&mut self, next: u64) -> Result<impl Iterator<Item = Load>, PeerFault> {
         if next > self.end() {
             return Err(PeerFault::AcknowledgedFuture);
         }
@@ -163,7 +177,7 @@ impl Records {
             if record.load.bulk > POOLED as u64 && self.pool.len() < POOL {
                 self.pool.extend(record.bytes.try_into_mut().ok().map(Vec::from));
             }
-            record.load.bulk
+            record.load
         }))
     }
 

@@ -7,4 +7,5 @@ mod hostile;
 mod items;
 mod legacy;
 mod records;
+mod standing;
 mod timing;

@@ -1,0 +1,134 @@
+//! The sheet of `agent-wormhole status CHANNEL`: everything about one channel, a line each.
+//!
+//! Owns the words. Reads nothing, and shortens nothing: a reason is worth its line.
+
+use super::{Row, on_the_way};
+use crate::cli::output::{Look, Tone};
+use crate::cli::progress;
+use crate::cli::quantity;
+use crate::event::escape::visible;
+use crate::event::state::Flow;
+
+/// Where values begin.
+const INDENT: usize = 11;
+
+/// Lines of a name and a value.
+struct Sheet {
+    look: Look,
+    lines: Vec<String>,
+}
+
+impl Sheet {
+    fn line(&mut self, title: &str, value: &str) {
+        self.toned(title, value, Tone::Plain);
+    }
+
+    fn toned(&mut self, title: &str, value: &str, tone: Tone) {
+        let title = format!("{title:INDENT$}");
+        self.lines.push(self.look.paint(&title, Tone::Faint) + &self.look.paint(value, tone));
+    }
+}
+
+/// Everything about one channel.
+pub(super) fn sheet(row: &Row, look: Look) -> String {
+    let mut sheet = Sheet { look, lines: Vec::new() };
+    sheet.line("channel", &format!("{} ({})", row.nameplate, row.role));
+    sheet.toned("state", row.state.as_str(), row.state.tone());
+    sheet.line("directory", &visible(&row.dir.to_string_lossy()));
+    let cwd = visible(&row.cwd.to_string_lossy());
+    sheet.line("started", &format!("{} by process {} in {cwd}", row.started, row.pid));
+    let Some(status) = &row.status else {
+        sheet.line("transport", &visible(&row.transport));
+        return sheet.lines.join("\n");
+    };
+    let address = Some(visible(&status.address)).filter(|address| !address.is_empty());
+    let address = address.map(|address| format!(", {address}")).unwrap_or_default();
+    sheet.line("transport", &format!("{}{address}", visible(&row.transport)));
+    let why = status.backend_why.as_ref().map(|why| format!(" ({})", visible(why))).unwrap_or_default();
+    sheet.line("mailbox", &format!("{}{why}, {}", visible(&status.backend), visible(&status.at_rest)));
+    if let Some(peer) = &status.peer {
+        sheet.line("peer", &format!("{}, protocol {}", visible(&peer.agent), peer.protocol));
+    }
+    if let Some(limit) = status.limits.messages_per_minute {
+        sheet.line("limit", &format!("the relay takes {limit} messages a minute"));
+    }
+    flow(&mut sheet, "sent", "delivered", &status.outbox);
+    flow(&mut sheet, "received", "saved", &status.inbox);
+    for left in &status.left_out {
+        sheet.line("left out", &format!("{}: {}", visible(&left.name), visible(&left.reason)));
+    }
+    more(&mut sheet, "left out", status.left_out_more);
+    sheet.lines.join("\n")
+}
+
+fn flow(sheet: &mut Sheet, title: &str, done: &str, flow: &Flow) {
+    let (bytes, way) = (quantity::shown(flow.bytes), on_the_way(flow));
+    sheet
+        .line(title, &format!("{} {done} ({bytes}), {way} on the way, {} refused", flow.items, flow.refused));
+    for item in &flow.in_flight {
+        let tone = if item.waits.is_some() { Tone::Wary } else { Tone::Plain };
+        sheet.toned("", &format!("{}: {}", visible(&item.name), progress::words(item)), tone);
+    }
+    more(sheet, "", flow.in_flight_more);
+    for refusal in &flow.refusals {
+        sheet.toned(
+            "refused",
+            &format!("{}: {}", visible(&refusal.name), visible(&refusal.reason)),
+            Tone::Bad,
+        );
+    }
+    more(sheet, "refused", flow.refusals_more);
+}
+
+fn more(sheet: &mut Sheet, title: &str, count: u64) {
+    if count > 0 {
+        sheet.line(title, &format!("and {count} more"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Standing, tests::row};
+    use super::*;
+
+    const PLAIN: Look = Look { width: None, colour: false };
+
+    #[test]
+    fn a_sheet_for_one_channel() {
+        assert_eq!(
+            sheet(&row(), PLAIN),
+            "channel    9471 (host)\n\
+             state      connected\n\
+             directory  /r/9471-host\n\
+             started    2026-03-01T12:00:00.250Z by process 5 in /w\n\
+             transport  relay, wss://relay.example.org\n\
+             mailbox    dir (no mount: there is no /dev/fuse), plaintext in memory\n\
+             peer       agent-wormhole/0.2.0, protocol 2\n\
+             sent       3 delivered (2.0 KiB), 1 on the way, 1 refused\n           \
+             a\\u001b[2J: 1.0 KiB of 4.0 KiB (25 %), 512 B/s, 6 s left\n\
+             refused    huge.iso: no space\n\
+             received   0 saved (0 B), 0 on the way, 0 refused\n\
+             left out   b~: a backup copy"
+        );
+    }
+
+    #[test]
+    fn a_channel_that_does_not_answer_shows_what_is_known() {
+        let hanging = Row { state: Standing::Hangs, status: None, ..row() };
+        assert_eq!(
+            sheet(&hanging, PLAIN),
+            "channel    9471 (host)\n\
+             state      not_answering\n\
+             directory  /r/9471-host\n\
+             started    2026-03-01T12:00:00.250Z by process 5 in /w\n\
+             transport  relay"
+        );
+    }
+
+    #[test]
+    fn colours_add_nothing_but_themselves() {
+        let painted = sheet(&row(), Look { width: None, colour: true });
+        assert!(painted.contains("\u{1b}["), "{painted}");
+        assert_eq!(console::strip_ansi_codes(&painted), sheet(&row(), PLAIN));
+    }
+}
