@@ -18,6 +18,7 @@ mod mounted;
 mod noticed;
 mod order;
 mod programs;
+mod progress;
 mod python;
 mod python_relay;
 mod secrecy;
