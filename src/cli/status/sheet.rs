@@ -2,7 +2,7 @@
 //!
 //! Owns the words. Reads nothing, and shortens nothing: a reason is worth its line.
 
-use super::{Row, on_the_way};
+use super::{Row, Standing, on_the_way};
 use crate::cli::output::{Look, Tone};
 use crate::cli::progress;
 use crate::cli::quantity;
@@ -33,7 +33,13 @@ impl Sheet {
 pub(super) fn sheet(row: &Row, look: Look) -> String {
     let mut sheet = Sheet { look, lines: Vec::new() };
     sheet.line("channel", &format!("{} ({})", row.nameplate, row.role));
-    sheet.toned("state", row.state.as_str(), row.state.tone());
+    let hint = match row.state {
+        Standing::Hangs => {
+            format!(": process {0} is stopped or hangs; `kill -CONT {0}` lets it go on", row.pid)
+        }
+        Standing::Phase(_) => String::new(),
+    };
+    sheet.toned("state", &(row.state.as_str().to_owned() + &hint), row.state.tone());
     sheet.line("directory", &visible(&row.dir.to_string_lossy()));
     let cwd = visible(&row.cwd.to_string_lossy());
     sheet.line("started", &format!("{} by process {} in {cwd}", row.started, row.pid));
@@ -88,7 +94,7 @@ fn more(sheet: &mut Sheet, title: &str, count: u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Standing, tests::row};
+    use super::super::tests::row;
     use super::*;
 
     const PLAIN: Look = Look { width: None, colour: false };
@@ -118,7 +124,7 @@ mod tests {
         assert_eq!(
             sheet(&hanging, PLAIN),
             "channel    9471 (host)\n\
-             state      not_answering\n\
+             state      not_answering: process 5 is stopped or hangs; `kill -CONT 5` lets it go on\n\
              directory  /r/9471-host\n\
              started    2026-03-01T12:00:00.250Z by process 5 in /w\n\
              transport  relay"
