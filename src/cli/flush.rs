@@ -1,6 +1,7 @@
 //! `agent-wormhole flush`: returns when the peer has stored everything.
 //!
-//! Owns how long is waited and which exit code the answer gets. The mailbox knows the answer.
+//! Owns how long is waited, what a person at a terminal sees meanwhile, and which exit code the answer gets. The mailbox
+//! knows the answer.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,8 @@ use agent_wormhole_mount::client::{self, FlushError, PostError};
 
 use super::args::FlushArgs;
 use super::exit::{Exit, Failure};
+use super::output::{self, bars::Bars};
+use super::status;
 use crate::crypto::pake::Role;
 use crate::rundir::{Channel, RuntimeDir};
 
@@ -24,9 +27,20 @@ pub(super) fn wait(channel: &Channel, timeout: Option<Duration>) -> Result<Exit,
     let patience = timeout.unwrap_or(UNTIL_IT_ENDS);
     let deadline = now.checked_add(patience).unwrap_or(now + UNTIL_IT_ENDS);
     let runtime = RuntimeDir::open()?;
-    // A list that cannot be read is no sign of death: the answer, or its time, ends the waiting then.
-    let alive = || runtime.list().map_or(true, |channels| channels.contains(channel));
-    client::flush(&channel.dir, deadline, &alive)?;
+    // Without a thread for bars there are none.
+    let bars = output::person_watches().then(Bars::on_terminal).and_then(Result::ok);
+    let alive = || {
+        if let Some((bars, state)) = bars.as_ref().zip(status::state_of(channel)) {
+            bars.show(&state);
+        }
+        // A list that cannot be read is no sign of death: the answer, or its time, ends the waiting then.
+        runtime.list().map_or(true, |channels| channels.contains(channel))
+    };
+    let flushed = client::flush(&channel.dir, deadline, &alive);
+    if let Some(bars) = bars {
+        bars.finish();
+    }
+    flushed?;
     Ok(Exit::Done)
 }
 

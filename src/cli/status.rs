@@ -139,10 +139,10 @@ fn read(channels: Vec<Channel>) -> Vec<Row> {
     let mut states: Vec<Option<Option<ChannelState>>> = channels.iter().map(|_| None).collect();
     let mut open = 0;
     for (index, channel) in channels.iter().enumerate() {
-        let (path, tell) = (channel.dir.join("status.json"), tell.clone());
+        let (channel, tell) = (channel.clone(), tell.clone());
         let reading = move || {
             // Who asked may not wait any more.
-            let _ = tell.send((index, state_in(&path)));
+            let _ = tell.send((index, state_of(&channel)));
         };
         open += usize::from(thread::Builder::new().name("status".into()).spawn(reading).is_ok());
     }
@@ -158,9 +158,10 @@ fn read(channels: Vec<Channel>) -> Vec<Row> {
     channels.into_iter().zip(states).map(|(channel, told)| Row::new(channel, told)).collect()
 }
 
-fn state_in(path: &std::path::Path) -> Option<ChannelState> {
+/// What a channel says about itself; `None` where it has not said anything yet. Waits for a mount that does not answer.
+pub(super) fn state_of(channel: &Channel) -> Option<ChannelState> {
     let mut json = String::new();
-    File::open(path).ok()?.take(MAX_STATE).read_to_string(&mut json).ok()?;
+    File::open(channel.dir.join("status.json")).ok()?.take(MAX_STATE).read_to_string(&mut json).ok()?;
     ChannelState::from_json(&json).ok()
 }
 

@@ -105,7 +105,13 @@ fn bars_are_on_the_terminal_and_standard_output_is_data() {
         let big = world.path("peer/big.bin");
         noise_file(&big, 2, BIG);
         peer.link(&big, "big.bin");
-        world.flush(&peer);
+        let waiting = format!("{} flush {}", env!("CARGO_BIN_EXE_agent-wormhole"), peer.dir.display());
+        let flushed = world.path("peer/flushed");
+        let mut command = world.command_of("script", &["-qefc", &waiting, flushed.to_str().unwrap()]);
+        command.current_dir(world.path("peer"));
+        assert_eq!(Process::spawn(command).finish().code, Some(0));
+        let shown = fs::read_to_string(flushed).unwrap();
+        assert!(shown.contains("-> [") && shown.contains("big.bin"), "{shown}");
         world.run(&["close", &code, "--role", "host"]);
         let ended = host.finish();
         assert_eq!(ended.code, Some(0), "{ended:?}");
