@@ -3,9 +3,11 @@
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 VENV := $(TARGET)/venv
-# The Python tool that direct mode stays compatible with, and a watcher of directories.
+# The Python tool that direct mode stays compatible with, a watcher of directories, and what the second implementation
+# stands on.
 PYTHON_TOOL := agent-wormhole==0.1.5
-PYTHON_TOOLS := $(PYTHON_TOOL) watchdog==6.0.0
+PYTHON_TOOLS := $(PYTHON_TOOL) watchdog==6.0.0 \
+	cryptography==50.0.2 mnemonic==0.21 spake2==0.9 websockets==17.4
 NODE := $(TARGET)/node
 # What the relay's static binary is built for.
 STATIC := $(shell uname -m)-unknown-linux-musl

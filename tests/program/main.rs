@@ -21,6 +21,7 @@ mod programs;
 mod progress;
 mod python;
 mod python_relay;
+mod second;
 mod secrecy;
 mod sizes;
 mod tools;

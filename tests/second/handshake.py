@@ -1,0 +1,155 @@
+"""Four frames, after which both ends know that they hold the same code (`src/PROTOCOL.md`, "Handshake")."""
+
+import json
+import os
+from collections.abc import Callable
+
+from . import keys
+from .keys import HOST, SPAKE_LENGTH, Tampered
+
+MAX_VERSION = 16384
+FIRST_MESSAGE, VERSION_OF_PEER, VERSION_OF_HOST = 10.0, 10.0, 30.0
+TYPES = {"version": int, "role": str, "protocol": int, "features": list, "agent": (str, type(None))}
+
+
+class Handshake:
+    """One end. `verdict` is none at first, then `unproven` (a host awaits the next link), `failed` or `proven`."""
+
+    def __init__(
+        self,
+        role: str,
+        password: bytes,
+        entropy: Callable[[int], bytes] = os.urandom,
+        version: bytes | None = None,
+    ):
+        self.role = role
+        self.pake = keys.Pake(role, password, entropy)
+        self.version = version or json.dumps(
+            {"version": 1, "role": role, "protocol": 2, "features": [], "agent": "second/1"}
+        ).encode()
+        self.verdict: str | None = None
+        # The other end's number, where it is proven.
+        self.protocol = 0
+        # What is sent at the start of each link.
+        self.own = [self.pake.message]
+        # The frames of the other end that counted; they are ignored later.
+        self.accepted: list[bytes] = []
+        self.spake: bytes | None = None
+        self._shared: bytes | None = None
+        self._their_version = b""
+        self._deadline = float("inf")
+
+    def link_up(self, now: float) -> list[bytes]:
+        """What a new link begins with. A direct host's clock starts with each connection, a relay's with `paired`."""
+        if self.verdict in (None, "unproven"):
+            self.verdict = None
+            late = self.spake is not None
+            self._deadline = now + (VERSION_OF_PEER if late else FIRST_MESSAGE)
+            if self.role != HOST:
+                self._deadline = now + VERSION_OF_HOST
+        return list(self.own)
+
+    def deadline(self) -> float:
+        return self._deadline if self.verdict is None else float("inf")
+
+    def tick(self, now: float) -> None:
+        if now >= self.deadline():
+            self._unproven() if self.role == HOST else self._fail()
+
+    def longest(self) -> int:
+        """The longest frame that may come now."""
+        return MAX_VERSION if self.spake else SPAKE_LENGTH
+
+    def receive(self, frame: bytes, now: float) -> list[bytes]:
+        """What is sent in answer."""
+        return self._host(frame, now) if self.role == HOST else self._peer(frame)
+
+    def _host(self, frame: bytes, now: float) -> list[bytes]:
+        if len(frame) == SPAKE_LENGTH:
+            if self.spake is None:
+                self._deadline = now + VERSION_OF_PEER
+            self.spake = frame
+            return []
+        shared = self.pake.shared(self.spake) if self.spake else None
+        if shared is None or len(frame) > MAX_VERSION:
+            self._unproven()
+            return []
+        self._judge(shared, frame)
+        # Also after a wrong guess: the other end fails by the same proof.
+        return [self._seal_version(shared)]
+
+    def _peer(self, frame: bytes) -> list[bytes]:
+        if self.spake is None:
+            self._shared = self.pake.shared(frame)
+            if self._shared is None:
+                self._fail()
+                return []
+            self.spake = frame
+            return [self._seal_version(self._shared)]
+        if len(frame) == SPAKE_LENGTH:
+            return []
+        if len(frame) > MAX_VERSION:
+            self._fail()
+        else:
+            self._judge(self._shared, frame)
+        return []
+
+    def _seal_version(self, shared: bytes) -> bytes:
+        sealed = keys.seal_legacy(keys.legacy_keys(shared)[self.role], 0, self.version)
+        self.own.append(sealed)
+        return sealed
+
+    def _judge(self, shared: bytes, frame: bytes) -> None:
+        theirs = keys.other(self.role)
+        try:
+            self._their_version = keys.open_legacy(keys.legacy_keys(shared)[theirs], 0, frame)
+            self.protocol = read_version(self._their_version, theirs)
+        except (Tampered, ValueError, RecursionError):
+            self._fail()
+            return
+        self.verdict = "proven"
+        self.accepted = [self.spake, frame]
+        self._shared = shared
+
+    def _fail(self) -> None:
+        self.verdict = "failed"
+
+    def _unproven(self) -> None:
+        self.verdict = "unproven"
+        self.spake = None
+
+    def schedule(self) -> tuple[dict[str, bytes], bytes]:
+        """What each role seals records with, and `kr`; what they were made of is forgotten."""
+        theirs = keys.other(self.role)
+        spakes = {self.role: self.pake.message, theirs: self.spake}
+        versions = {self.role: self.version, theirs: self._their_version}
+        shared, self._shared = self._shared, None
+        salt = keys.transcript(spakes, versions)
+        return keys.record_keys(shared, salt), keys.resume_key(shared, spakes)
+
+
+def read_version(plain: bytes, role: str) -> int:
+    """The protocol that the other end speaks; `ValueError` where this is no version of `role`."""
+
+    def members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        names = [name for name, _ in pairs]
+        for name in TYPES:
+            if names.count(name) > 1:
+                raise ValueError(f"{name} comes twice")
+        return dict(pairs)
+
+    def no_constant(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    version = json.loads(plain.decode(), object_pairs_hook=members, parse_constant=no_constant)
+    if not isinstance(version, dict):
+        raise ValueError("not an object")
+    for name, kind in TYPES.items():
+        if name in version and (not isinstance(version[name], kind) or isinstance(version[name], bool)):
+            raise ValueError(f"{name} has another type")
+    if version.get("version") != 1 or version.get("role") != role:
+        raise ValueError("another version or role")
+    protocol = version.get("protocol", 0)
+    if protocol < 0 or not all(isinstance(feature, str) for feature in version.get("features", [])):
+        raise ValueError("out of range")
+    return protocol
