@@ -267,7 +267,7 @@ impl ItemsIn {
     ) -> Result<(), PeerFault> {
         let Some(item) = self.items.get_mut(&id) else {
             // Taken back before it began, or ended and answered already.
-            return if id.0 > self.highest || self.gaps.contains(&id.0) {
+            return if id.0 == 0 || id.0 > self.highest || self.gaps.contains(&id.0) {
                 self.take_number(id)
             } else {
                 Ok(())
