@@ -12,7 +12,7 @@ It needs Python 3.11 and `pip install spake2 cryptography websockets mnemonic` (
     second_implementation.py host --direct 127.0.0.1
     second_implementation.py peer 9471-cross-clock-marble --relay ws://127.0.0.1:8080
     second_implementation.py peer 47110-cross-clock-marble --direct 127.0.0.1
-    second_implementation.py vectors tests/vectors
+    second_implementation.py vectors tests/vectors src/PROTOCOL.md
 
 Each line of standard input is a JSON object: `{"do":"text","body":…}`, `{"do":"file","name":…,"path":…}`,
 `{"do":"group","name":…,"path":…}`, `{"do":"stream","name":…,"path":…}` (as `file`, but without its end),
@@ -160,10 +160,12 @@ def main() -> int:
         way.add_argument("--relay", metavar="URL")
         way.add_argument("--direct", metavar="ADDRESS")
         arguments.add_argument("--port", type=int, help="the port that the peer dials, where another one listens there")
-    roles.add_parser("vectors").add_argument("directory", type=Path)
+    known = roles.add_parser("vectors")
+    known.add_argument("directory", type=Path)
+    known.add_argument("document", type=Path)
     args = parser.parse_args()
     if args.role == "vectors":
-        return vectors.check(args.directory)
+        return vectors.check(args.directory, args.document)
     return asyncio.run(run(args))
 
 

@@ -395,6 +395,7 @@ fn an_item_that_is_taken_back_by_either_end_arrives_nowhere() {
 fn both_implementations_give_the_known_answers() {
     let world = World::new();
     let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors");
-    let ended = Process::spawn(program(&world, &["vectors", vectors])).finish();
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/src/PROTOCOL.md");
+    let ended = Process::spawn(program(&world, &["vectors", vectors, document])).finish();
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{ended:?}");
 }

@@ -9,7 +9,8 @@ from .keys import HOST, SPAKE_LENGTH, Tampered
 
 MAX_VERSION = 16384
 FIRST_MESSAGE, VERSION_OF_PEER, VERSION_OF_HOST = 10.0, 10.0, 30.0
-TYPES = {"version": int, "role": str, "protocol": int, "features": list, "agent": (str, type(None))}
+# What is read of a version. `features` is not: there are none yet.
+TYPES = {"version": int, "role": str, "protocol": int, "agent": (str, type(None))}
 
 
 class Handshake:
@@ -38,15 +39,15 @@ class Handshake:
         self._shared: bytes | None = None
         self._their_version = b""
         self._deadline = float("inf")
+        # This link has carried a SPAKE2 message: more of them win no time.
+        self._greeted = False
 
     def link_up(self, now: float) -> list[bytes]:
         """What a new link begins with. A direct host's clock starts with each connection, a relay's with `paired`."""
         if self.verdict in (None, "unproven"):
             self.verdict = None
-            late = self.spake is not None
-            self._deadline = now + (VERSION_OF_PEER if late else FIRST_MESSAGE)
-            if self.role != HOST:
-                self._deadline = now + VERSION_OF_HOST
+            self._greeted = False
+            self._deadline = now + (FIRST_MESSAGE if self.role == HOST else VERSION_OF_HOST)
         return list(self.own)
 
     def deadline(self) -> float:
@@ -66,8 +67,9 @@ class Handshake:
 
     def _host(self, frame: bytes, now: float) -> list[bytes]:
         if len(frame) == SPAKE_LENGTH:
-            if self.spake is None:
+            if not self._greeted:
                 self._deadline = now + VERSION_OF_PEER
+            self._greeted = True
             self.spake = frame
             return []
         shared = self.pake.shared(self.spake) if self.spake else None
@@ -150,6 +152,6 @@ def read_version(plain: bytes, role: str) -> int:
     if version.get("version") != 1 or version.get("role") != role:
         raise ValueError("another version or role")
     protocol = version.get("protocol", 0)
-    if protocol < 0 or not all(isinstance(feature, str) for feature in version.get("features", [])):
+    if not 0 <= protocol < 1 << 64:
         raise ValueError("out of range")
     return protocol

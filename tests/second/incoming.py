@@ -115,15 +115,17 @@ class Incoming:
     def head(self, head: Head) -> None:
         lane = lane_of(head)
         self._take(head.item)
-        self._contradictions(head)
-        group = self._group(head)
         if lane == PROMPT:
-            if any(lane_of(item.head) == PROMPT for item in self._open.values()):
-                raise Fault("too many")
             if head.item < self._last_prompt:
                 raise Fault("item number")
+            if any(lane_of(item.head) == PROMPT for item in self._open.values()):
+                raise Fault("too many")
             self._last_prompt = head.item
-        elif len(self._bulk()) >= MAX_OPEN_BULK:
+        self._contradictions(head)
+        self._pay(lane, cost_of_head(head))
+        group = self._group(head)
+        whole = head.inline is not None or head.kind == DIR
+        if lane == BULK and not whole and len(self._bulk()) >= MAX_OPEN_BULK:
             raise Fault("too many")
         if group is None:
             if self.unanswered >= MAX_UNANSWERED:
@@ -131,14 +133,13 @@ class Incoming:
             self.unanswered += 1
         else:
             group.open_members += 1
-        self._pay(lane, cost_of_head(head))
         item = Item(head)
         self._open[head.item] = item
         if head.kind != TEXT and not is_safe(head.name):
             self._refuse(item, BAD_NAME)
         elif (head.size or 0) > (MAX_TEXT if head.kind == TEXT else MAX_ITEM):
             self._refuse(item, BAD_TEXT if head.kind == TEXT else TOO_LARGE)
-        if head.inline is not None or head.kind == DIR:
+        if whole:
             item.content += head.inline or b""
             self._end(item)
 
@@ -177,7 +178,7 @@ class Incoming:
             elif len(item.content) > (MAX_TEXT if item.head.kind == TEXT else MAX_ITEM):
                 self._refuse(item, BAD_TEXT if item.head.kind == TEXT else TOO_LARGE)
         if chunk.last:
-            if item.open_members:
+            if item.open_members and not self._dropped(item):
                 raise Fault("contradiction")
             self._end(item)
 

@@ -234,14 +234,14 @@ class Session:
     def _take_data(self, plain: bytes, now: float) -> None:
         if self.their_close is not None:
             raise Fault("after close")
+        self._next += 1
+        self._gap_at, self._gaps = (now + 1.0 if self._their_end > self._next else NEVER), 0
+        self._progress()
         for message in messages(plain):
             if self.their_close is not None:
                 raise Fault("after close")
             self._take(message)
             self._messages += 1
-        self._next += 1
-        self._gap_at, self._gaps = (now + 1.0 if self._their_end > self._next else NEVER), 0
-        self._progress()
         grown = any(self.incoming.used[lane] - self._used[lane] >= WINDOWS[lane] // 4 for lane in WINDOWS)
         if grown or self._messages >= MANY_MESSAGES:
             self._state = True

@@ -3,14 +3,20 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
+
+from spake2 import SPAKE2_A
 
 from . import keys, wordcode
 from .handshake import Handshake
 from .keys import HOST, PEER, other
 from .messages import KINDS, REASONS, REFUSALS, Cancel, Chunk, Close, Head, Malformed, Receipt, State
 from .messages import encode, messages, state
-from .session import DATA, Session
+from .session import CONTROL, DATA, Session
+
+# What cannot be read has one name for a session, whatever was wrong with it.
+UNREADABLE = ("tag", "length", "body", "record")
 
 
 def expand(digits: str) -> bytes:
@@ -160,22 +166,112 @@ def sessions(known: dict, handshake: dict) -> Iterator[str]:
         for number, plain in enumerate(case["records"]):
             session.receive(keys.seal_record(run.keys[PEER], DATA, number, expand(plain)), 0.0)
         faults = [about["fault"] for name, about in told if name == "fault"]
-        # What cannot be read has one name here, whatever was wrong with it.
         outcome = (faults or ["ok"])[0]
-        same("frame" if outcome in ("tag", "length", "body") else outcome, case["outcome"], case["name"])
+        same("frame" if outcome in UNREADABLE else outcome, case["outcome"], case["name"])
         yield case["name"]
 
 
-def check(directory: Path) -> int:
+def records(known: dict, handshake: dict) -> Iterator[str]:
+    run = Known(handshake)
+    for case in known["cases"]:
+        session, told = run.session(HOST)
+        for step in case["steps"]:
+            if "plaintext" in step:
+                role, plain = step.get("from", PEER), expand(step["plaintext"])
+                sealed = bytearray(keys.seal_record(run.keys[role], step["kind"], step["number"], plain))
+                for at, bits in step.get("alter", {}).items():
+                    sealed[int(at)] ^= bits
+                same(bytes(sealed), expand(step["record"]), case["name"])
+            session.receive(expand(step.get("record", step.get("frame"))), 0.0)
+        faults = [about["fault"] for name, about in told if name == "fault"]
+        outcome = (faults or ["ok"])[0]
+        same("frame" if outcome in UNREADABLE else outcome, case["outcome"], case["name"])
+        states = sent_states(session, run.keys[HOST])
+        if not faults:
+            due = ("again" if states[0].again else "state") if states else None
+            same(due, case["due"], case["name"])
+            # Whatever was due, it answers who asks.
+            ask = encode(State(0, 0, 0, 0, 1, 1, True, False))
+            session.receive(keys.seal_record(run.keys[PEER], CONTROL, 1000, ask), 0.0)
+            states = sent_states(session, run.keys[HOST])
+        same(states[-1].next, case["next"], case["name"])
+        yield case["name"]
+    challenges = [expand(handshake["resume"][name]) for name in ("peer_challenge", "host_challenge")]
+    for case in known["proofs"]:
+        claimed = expand(case["frame"])[34 if case["from"] == HOST else 2 :]
+        proves = keys.is_proof(claimed, expand(handshake["resume"]["key"]), case["from"], *challenges)
+        same(proves, case["proves"], case["name"])
+        yield case["name"]
+    for case in known["versions"]:
+        same(keys.seal_legacy(run.legacy[PEER], 0, expand(case["plaintext"])), expand(case["sealed"]), case["name"])
+        host = run.handshake(HOST)
+        host.link_up(0.0)
+        host.receive(run.spakes[PEER], 0.0)
+        host.receive(expand(case["sealed"]), 0.0)
+        verdict = "failed" if host.verdict == "failed" else f"protocol {2 if host.protocol >= 2 else 1}"
+        same(verdict, case["verdict"], case["name"])
+        yield case["name"]
+
+
+def sent_states(session: Session, key: bytes) -> list[State]:
+    """The states among what a session sends now."""
+    frames = iter(lambda: session.transmit(0.0), None)
+    return [state(keys.open_record(key, frame)) for frame in frames if frame[0] == CONTROL]
+
+
+def example(document: str, handshake: dict) -> Iterator[str]:
+    """The worked example of the document, computed again from its password and scalars."""
+    block = document.split("```example\n")[1].split("\n```")[0].replace("\n  ", "")
+    shown = dict(line.split(": ", 1) for line in block.split("\n"))
+    run = Known(handshake)
+    pake, scalars = SPAKE2_A(shown["password"].encode()), {HOST: int(shown["x"], 16), PEER: int(shown["y"], 16)}
+    group, blind = pake.params.group, {HOST: pake.params.M, PEER: pake.params.N}
+    wide = int(shown["w, 48 bytes"], 16)
+    w = group.password_to_scalar(shown["password"].encode())
+    elements = {role: group.Base.scalarmult(scalars[role]).add(blind[role].scalarmult(w)) for role in (HOST, PEER)}
+    z = elements[PEER].add(blind[PEER].scalarmult(-w)).scalarmult(scalars[HOST])
+    spakes = {HOST: b"A" + elements[HOST].to_bytes(), PEER: b"B" + elements[PEER].to_bytes()}
+    hashes = [sha256(part).digest() for part in (shown["password"].encode(), b"", b"")]
+    shared = sha256(b"".join([*hashes, spakes[HOST][1:], spakes[PEER][1:], z.to_bytes()])).digest()
+    versions = {role: shown[f"{role} version"].encode() for role in (HOST, PEER)}
+    legacy, salt = keys.legacy_keys(shared), keys.transcript(spakes, versions)
+    sealing = keys.record_keys(shared, salt)
+    computed = {
+        "password": run.password.decode(), "w, 48 bytes": f"{wide:096x}", "w": f"{wide % group.order():064x}",
+        "x": f"{scalars[HOST]:064x}", "y": f"{scalars[PEER]:064x}", "Z": z.to_bytes().hex(), "K": shared.hex(),
+        "S": salt.hex(), "kr": keys.resume_key(shared, spakes).hex(),
+        "0.1 key, host to peer": legacy[HOST].hex(), "0.1 key, peer to host": legacy[PEER].hex(),
+        "key, host to peer": sealing[HOST].hex(), "key, peer to host": sealing[PEER].hex(),
+    }  # fmt: skip
+    same(w, wide % group.order(), "w")
+    for role in (HOST, PEER):
+        sealed = keys.seal_legacy(legacy[role], 0, versions[role])
+        computed |= {f"{role} SPAKE2": spakes[role].hex(), f"{role} version": versions[role].decode()}
+        computed[f"{role} version sealed"] = sealed.hex()
+    for name in [name.removesuffix(" plain") for name in shown if name.endswith(" plain")]:
+        role, kind, number = name.split()
+        plain = bytes.fromhex(shown[f"{name} plain"])
+        said = [state(plain)] if kind == "control" else list(messages(plain))
+        same(b"".join(map(encode, said)), plain, name)
+        record = keys.seal_record(sealing[role], CONTROL if kind == "control" else DATA, int(number), plain)
+        computed |= {f"{name} plain": plain.hex(), f"{name} record": record.hex()}
+    for name in shown | computed:
+        same(computed.get(name), shown.get(name), name)
+        yield name
+
+
+def check(directory: Path, document: Path) -> int:
     """Goes through all files and says how many cases there were."""
     known = {path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))}
     suites = {
         "codes": codes(known["codes"]),
         "handshake": handshakes(known["handshake"]),
         "messages": of_messages(known["messages"]),
+        "records": records(known["records"], known["handshake"]),
         "sessions": sessions(known["sessions"], known["handshake"]),
     }
     same(sorted(suites), sorted(known), "files")
+    suites["example"] = example(document.read_text(), known["handshake"])
     for name, cases in suites.items():
         print(f"{name}: {len(list(cases))} cases", flush=True)
     return 0
