@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""An end of a channel that was written from `src/PROTOCOL.md` and `relay/PROTOCOL.md` alone, for those who write another.
+"""An end of a channel, written from `src/PROTOCOL.md` and `relay/PROTOCOL.md` alone, for those who write another one.
 
 The parts are in `tests/second/`: the code (`wordcode`), keys (`keys`), messages (`messages`), the handshake
 (`handshake`), items that come (`incoming`) and go (`outgoing`), the session of both (`session`), and two ways to carry
 its frames (`transport`). All but the last are without input, output and clock. What it leaves out: ends of 0.1, relays
 that are told the whole code, and files on a disk; what it receives is kept in memory, hashed and told.
 
-It needs Python 3.11 and `pip install spake2 cryptography websockets mnemonic` (the last for its list of words):
+It needs Python 3.11 and `pip install spake2 cryptography websockets mnemonic` (the last for its list of words); `make
+needs` installs them:
 
     second_implementation.py host --relay ws://127.0.0.1:8080
     second_implementation.py host --direct 127.0.0.1

@@ -16,7 +16,6 @@ from spake2 import SPAKE2_A, SPAKE2_B
 
 HOST, PEER = "host", "peer"
 SPAKE_LENGTH = 33
-TAG_LENGTH = 16
 CHALLENGE_LENGTH = 32
 DIRECTION = {HOST: "host-to-peer", PEER: "peer-to-host"}
 

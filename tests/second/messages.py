@@ -73,8 +73,8 @@ class State:
 
 Message = Head | Chunk | Cancel | Receipt | Close
 
-# Of each message that is a map: its tag, and of each key the member, its type, whether it must be there, and the highest
-# number or the greatest length.
+# Of each message that is a map: its tag, and of each key the member, its type, whether it must be there, and the
+# highest number or the greatest length.
 MAPS = {
     Head: (1, {
         0: ("item", int, True, U64), 1: ("kind", int, True, 3), 2: ("group", int, False, U64),

@@ -142,7 +142,8 @@ class Session:
             self._pace = Pace(messages_per_minute, now)
         self.up = True
         self._on_link = 0
-        self._handshake_frames = deque(self.handshake.link_up(now) if self._their_control < 0 and not self._next else ())
+        heard = self._their_control >= 0 or self._next > 0
+        self._handshake_frames = deque(() if heard else self.handshake.link_up(now))
         if not self.connected:
             return
         self.link += 1

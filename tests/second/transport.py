@@ -9,7 +9,6 @@ import json
 import os
 import random
 import socket
-import struct
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -25,6 +24,8 @@ PROVING = 10.0
 LAST_BYTES = 2.0
 MAX_PROOF = 128
 ONE_ADDRESS, ONE_RELAY = 4.0, 15.0
+LEAST_FRAME = 64 << 10
+LIMITS = ("max_frame", "messages_per_minute")
 NOT_AGAIN = (4001, 4002, 4003)
 AGAIN = ("busy", "too_many_failed_joins", "too_many_channels")
 
@@ -43,9 +44,9 @@ class Link:
         # The other end is known, or will not be by this link.
         self.judged = asyncio.Event()
 
-    async def frames(self) -> AsyncIterator[bytes]:
+    def frames(self) -> AsyncIterator[bytes]:
+        """What comes, until the link ends."""
         raise NotImplementedError
-        yield b""
 
     async def send(self, frame: bytes) -> None:
         raise NotImplementedError
@@ -122,12 +123,22 @@ class DirectLink(Link):
         self.reader, self.writer = streams
         self.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    async def frame(self, longest: int, silence: float) -> bytes:
-        async with asyncio.timeout(silence):
-            (length,) = struct.unpack(">I", await self.reader.readexactly(4))
-            if length > longest:
-                raise ConnectionError("a frame that is too long")
-            return await self.reader.readexactly(length)
+    async def frame(self, longest: int, silence: float | None) -> bytes:
+        """The next frame; `silence` is how long no byte may come."""
+        length = int.from_bytes(await self.exactly(4, silence))
+        if length > longest:
+            raise ConnectionError("a frame that is too long")
+        return await self.exactly(length, silence)
+
+    async def exactly(self, count: int, silence: float | None) -> bytes:
+        found = bytearray()
+        while len(found) < count:
+            async with asyncio.timeout(silence):
+                more = await self.reader.read(count - len(found))
+            if not more:
+                raise EOFError
+            found += more
+        return bytes(found)
 
     async def frames(self) -> AsyncIterator[bytes]:
         while True:
@@ -263,7 +274,7 @@ class RelayLink(Link):
             if isinstance(message, bytes):
                 yield message
             else:
-                self.seat.status(json.loads(message), self.session)
+                self.seat.status(said(message), self.session)
                 self.changed.set()
 
     async def send(self, frame: bytes) -> None:
@@ -275,6 +286,17 @@ class RelayLink(Link):
         await self.socket.send(json.dumps({"action": "release"}))
 
 
+def said(text: str | bytes) -> dict:
+    """What a relay says: untrusted, as all that it does."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConnectionError("not JSON") from error
+    if not isinstance(message, dict):
+        raise ConnectionError("not an object")
+    return message
+
+
 class Seat:
     """What an end knows of its place at a relay."""
 
@@ -283,7 +305,7 @@ class Seat:
         self.seat: str | None = None
         self.boot: str | None = None
         self.channel: str | None = None
-        self.limits: dict = {}
+        self.limits: list[int] = []
 
     def hello(self) -> dict:
         if self.seat is None:
@@ -293,23 +315,29 @@ class Seat:
 
     def welcomed(self, answer: dict) -> None:
         if answer.get("type") == "error":
-            if answer["code"] in AGAIN and self.seat:
+            if answer.get("code") in AGAIN and self.seat:
                 raise ConnectionError(answer["code"])
-            raise Gone(answer["code"])
-        self.seat, self.boot = answer["seat"], answer["boot"]
-        self.nameplate = answer.get("nameplate", self.nameplate)
-        self.limits = answer["limits"]
-        if 0 < self.limits["max_frame"] < 64 << 10:
+            raise Gone(str(answer.get("code")))
+        limits = answer.get("limits")
+        numbers = [limits.get(name) if isinstance(limits, dict) else None for name in LIMITS]
+        words = [answer.get("seat"), answer.get("boot"), answer.get("nameplate", self.nameplate)]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise Gone("the relay's limits make no sense")
+        if not all(isinstance(word, str) for word in words):
+            raise Gone("the relay's answer makes no sense")
+        if 0 < numbers[0] < LEAST_FRAME:
             raise Gone("the relay's frames are too short")
+        self.seat, self.boot, self.nameplate = words
+        self.limits = numbers
 
     def up(self, session: Session) -> None:
-        limits = self.limits
-        session.link_up(time.monotonic(), limits["max_frame"], limits["messages_per_minute"])
+        session.link_up(time.monotonic(), *self.limits)
 
     def status(self, status: dict, session: Session) -> None:
-        event = status.get("event")
-        if event == "paired" and status["channel"] != self.channel:
-            self.channel, self.boot = status["channel"], status["boot"]
+        """Past the proof there is one pairing, and the relay has no say in that."""
+        channel = status.get("channel")
+        if status.get("event") == "paired" and channel != self.channel and not session.connected:
+            self.channel, self.boot = channel, status.get("boot")
             self.up(session)
 
 
@@ -324,7 +352,7 @@ async def relay(begin: Callable[[str], Session], changed: asyncio.Event, url: st
                 ping_interval=10, ping_timeout=20, proxy=None,
             ) as socket:  # fmt: skip
                 await socket.send(json.dumps(seat.hello()))
-                seat.welcomed(json.loads(await socket.recv()))
+                seat.welcomed(said(await socket.recv()))
                 session = session or begin(seat.nameplate)
                 if seat.channel:
                     seat.up(session)
@@ -335,7 +363,7 @@ async def relay(begin: Callable[[str], Session], changed: asyncio.Event, url: st
                     await socket.send(json.dumps({"action": "bye", "mood": "scary" if failed else "happy"}))
                     await socket.wait_closed()
                     return
-                if socket.close_code in NOT_AGAIN:
+                if socket.close_code in NOT_AGAIN and session.their_close is None:
                     raise Gone(f"the relay closed with {socket.close_code}")
         except (OSError, EOFError, TimeoutError, websockets.WebSocketException) as error:
             if session is None:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Computes `records.json` and the worked example of `src/PROTOCOL.md` from the run of `handshake.json`.
 
-Run it with the interpreter of `make needs` after a change of the protocol. It stands on `cryptography` and `spake2` and on
-no code of this project, so that what it writes is a second opinion; the other files were computed likewise.
+Run it with the interpreter of `make needs` after a change of the protocol. It stands on `cryptography` and `spake2` and
+on no code of this project, so that what it writes is a second opinion; the other files were computed likewise.
 """
 
 import hmac
