@@ -25,6 +25,8 @@ mod quantity;
 mod relay;
 /// `agent-wormhole send`.
 mod send;
+/// Settings of a channel that were not typed.
+mod settings;
 /// `agent-wormhole status`.
 mod status;
 /// What other users and crash handlers see of this process.

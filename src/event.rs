@@ -8,6 +8,8 @@
 mod channel;
 /// The one escaper.
 pub mod escape;
+/// The steps of a way to the other end.
+mod hop;
 /// `status.json`.
 pub mod state;
 
@@ -17,6 +19,7 @@ use jiff::Timestamp;
 
 pub use self::channel::{ChannelEvent, Via};
 use self::escape::{push_json, shortened};
+pub use self::hop::Hop;
 
 /// Longest body that stands in a line, in bytes; a longer text has `saved_to` and `size` only.
 pub const MAX_BODY: usize = 1024;
@@ -260,7 +263,12 @@ pub enum StatusEvent {
     /// The other end did not have the code, or somebody guessed.
     HandshakeFailed(Detail),
     /// No connection could be made.
-    ConnectionFailed(Detail),
+    ConnectionFailed {
+        /// Where on the way it failed.
+        hop: Hop,
+        /// Why, and what to do.
+        detail: Detail,
+    },
     /// The time that was given is over.
     Timeout(Detail),
     /// Something on this machine failed.
@@ -296,7 +304,7 @@ impl StatusEvent {
             Self::PeerError(_) => "peer_error",
             Self::NameplateLost(_) => "nameplate_lost",
             Self::HandshakeFailed(_) => "handshake_failed",
-            Self::ConnectionFailed(_) => "connection_failed",
+            Self::ConnectionFailed { .. } => "connection_failed",
             Self::Timeout(_) => "timeout",
             Self::Error(_) => "error",
             Self::Burst { .. } => "burst",
@@ -324,6 +332,10 @@ impl StatusEvent {
                 line.detail(&closed.detail);
                 line.names("undelivered", "undelivered_more", &closed.undelivered, closed.undelivered_more);
             }
+            Self::ConnectionFailed { hop, detail } => {
+                line.text("hop", hop.as_str());
+                line.detail(detail);
+            }
             Self::Burst { count } => line.number("count", *count),
             Self::Rotated => line.text("detail", "earlier lines are in log.1.jsonl"),
             Self::LegacyCode(detail)
@@ -339,7 +351,6 @@ impl StatusEvent {
             | Self::PeerError(detail)
             | Self::NameplateLost(detail)
             | Self::HandshakeFailed(detail)
-            | Self::ConnectionFailed(detail)
             | Self::Timeout(detail)
             | Self::Error(detail) => line.detail(detail),
         }

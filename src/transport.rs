@@ -7,6 +7,7 @@ mod backoff;
 pub mod direct;
 pub mod local;
 mod outbox;
+mod race;
 pub mod relay;
 mod tcp;
 
@@ -14,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 use crate::crypto::resume::ResumeKey;
+use crate::event::Hop;
 
 /// Frames that wait between driver and transport in each direction: enough to overlap their work, few enough that a
 /// prompt record overtakes a bulk one within a millisecond or two (4 × 256 KiB at 0.5 GB/s).
@@ -154,8 +156,13 @@ pub enum Farewell {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
     /// The other end, or the relay, cannot be reached.
-    #[error("{0}")]
-    Unreachable(String),
+    #[error("{why}")]
+    Unreachable {
+        /// The step that failed.
+        hop: Hop,
+        /// How, and what to do.
+        why: String,
+    },
     /// The relay refused, in our own words for its closed set of codes.
     #[error("{0}")]
     Refused(String),
@@ -178,4 +185,16 @@ pub enum TransportError {
         /// What the relay said, in bytes.
         max_frame: u64,
     },
+}
+
+impl TransportError {
+    /// The step on the way to the other end that failed.
+    #[must_use]
+    pub const fn hop(&self) -> Hop {
+        match self {
+            Self::Unreachable { hop, .. } => *hop,
+            Self::Refused(_) | Self::NameplateLost | Self::FrameTooSmall { .. } => Hop::Relay,
+            Self::EndedEarly | Self::LegacyEnd => Hop::Peer,
+        }
+    }
 }

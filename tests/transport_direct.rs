@@ -447,7 +447,7 @@ async fn a_host_that_is_not_there_is_said_in_words() {
         drop(taken);
         let mut peer = dial("127.0.0.1", port);
         match event(&mut peer).await {
-            TransportEvent::Failed(TransportError::Unreachable(why)) => {
+            TransportEvent::Failed(TransportError::Unreachable { why, .. }) => {
                 assert!(why.contains("connection refused") && why.contains("firewall"), "{why}");
             }
             other => panic!("{other:?}"),
@@ -461,7 +461,7 @@ async fn a_host_that_is_not_there_is_said_in_words() {
 async fn a_port_that_is_taken_is_said_in_words() {
     let first = Listener::bind(0).unwrap();
     let second = Listener::bind(first.port());
-    assert!(matches!(second, Err(TransportError::Unreachable(why)) if why.contains("--port")));
+    assert!(matches!(second, Err(TransportError::Unreachable { why, .. }) if why.contains("--port")));
 }
 
 #[tokio::test]

@@ -348,11 +348,11 @@ async fn failures_are_said_in_words() {
         }
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         match allocate(at(free)).await {
-            Err(TransportError::Unreachable(why)) => assert!(why.contains("--relay"), "{why}"),
+            Err(TransportError::Unreachable { why, .. }) => assert!(why.contains("--relay"), "{why}"),
             other => panic!("{other:?}"),
         }
         match allocate(format!("ws://127.0.0.1:{port}/elsewhere").parse().unwrap()).await {
-            Err(TransportError::Unreachable(why)) => assert!(why.contains("not a relay"), "{why}"),
+            Err(TransportError::Unreachable { why, .. }) => assert!(why.contains("not a relay"), "{why}"),
             other => panic!("{other:?}"),
         }
     })
@@ -416,7 +416,7 @@ async fn a_relay_that_never_answers_is_given_up() {
     let endpoint = at(listener.local_addr().unwrap().port());
     tokio::time::pause();
     match tokio::time::timeout(Duration::from_secs(60), allocate(endpoint)).await.unwrap() {
-        Err(TransportError::Unreachable(why)) => assert!(why.contains("no answer"), "{why}"),
+        Err(TransportError::Unreachable { why, .. }) => assert!(why.contains("no answer"), "{why}"),
         other => panic!("{other:?}"),
     }
 }

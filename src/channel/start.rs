@@ -21,7 +21,9 @@ use super::store::Store;
 use super::{ChannelError, Ending};
 use crate::code::{Code, Nameplate};
 use crate::config::Relay;
-use crate::event::{ChannelEvent, ClosedEvent, Event, MAX_NAMES, Stamp, StatusEvent, TransportKind, Via};
+use crate::event::{
+    ChannelEvent, ClosedEvent, Event, Hop, MAX_NAMES, Stamp, StatusEvent, TransportKind, Via,
+};
 use crate::rundir::{NewChannel, RuntimeDir};
 use crate::session::{Role, Session};
 use crate::transport::local::Local;
@@ -167,7 +169,10 @@ async fn reach(
     let (status, ending) = tokio::select! {
         linked = link(options) => match linked {
             Ok(linked) => return Ok(linked),
-            Err(error) => (StatusEvent::ConnectionFailed(Some(error.to_string())), Ending::Unreachable),
+            Err(error) => {
+                let (hop, detail) = (error.hop(), Some(error.to_string()));
+                (StatusEvent::ConnectionFailed { hop, detail }, Ending::Unreachable)
+            }
         },
         Some(notice) = notices.recv() => {
             let ending = if notice == Notice::Interrupt { Ending::Interrupted } else { Ending::Done };
@@ -225,9 +230,7 @@ async fn link(options: &mut Options) -> Result<Linked, TransportError> {
             let (transport, kind) = match link {
                 PeerLink::Direct { host } => {
                     let port = code.nameplate.port().ok_or_else(|| {
-                        TransportError::Unreachable(
-                            "the number of a direct code is a port; ask for the code again".into(),
-                        )
+                        unusable("the number of a direct code is a port; ask for the code again")
                     })?;
                     (direct::dial(&host, port), TransportKind::Direct)
                 }
@@ -256,15 +259,20 @@ fn draw(nameplate: &str) -> Result<Code, TransportError> {
 fn endpoint(relay: &Relay, runtime: &RuntimeDir) -> Result<Endpoint, TransportError> {
     match relay {
         Relay::Local => Ok(Endpoint::local(Local::new(runtime.path()))),
-        Relay::Url { url, token } => {
-            let endpoint: Endpoint =
-                url.parse().map_err(|error| TransportError::Unreachable(format!("{error}")))?;
+        Relay::Url { url, token, way } => {
+            let endpoint: Endpoint = url.parse().map_err(|error| unusable(&format!("{error}")))?;
+            let endpoint = endpoint.by((**way).clone());
             Ok(match token {
                 Some(token) => endpoint.with_token(token.clone()),
                 None => endpoint,
             })
         }
     }
+}
+
+/// What was checked before and yet is not an address.
+fn unusable(why: &str) -> TransportError {
+    TransportError::Unreachable { hop: Hop::Name, why: why.to_owned() }
 }
 
 /// Waits on a thread of its own, which ends with the process.
@@ -307,7 +315,11 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let (told, lines) = std::sync::mpsc::channel();
         let options = Options {
-            end: End::Host(HostLink::Relay(Relay::Url { url: relay.to_owned(), token: None })),
+            end: End::Host(HostLink::Relay(Relay::Url {
+                url: relay.to_owned(),
+                token: None,
+                way: Box::default(),
+            })),
             dir: None,
             mount: MountChoice::Dir,
             inbox_limit: None,

@@ -3,12 +3,16 @@
 //! Owns the commands, their flags and their help. Reads no environment and checks nothing that needs more than the
 //! text itself.
 
+/// What whoever uses a relay types.
+mod relay;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use agent_wormhole_relay::cli::RelayCommand;
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use self::relay::RelayArgs;
 use super::quantity;
 use crate::crypto::pake::Role;
 
@@ -63,7 +67,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Arguments that may hold the words of a code.
+    /// Arguments that may hold the words of a code, or a password.
     pub(super) fn secrets(&self) -> Vec<String> {
         let given: Vec<&String> = match self {
             Self::Host(_) | Self::Relay(_) => Vec::new(),
@@ -76,7 +80,13 @@ impl Command {
         // A number or a path holds no words.
         let holds_words =
             |text: &&String| !text.contains('/') && text.bytes().any(|b| b.is_ascii_alphabetic());
-        given.into_iter().filter(holds_words).cloned().collect()
+        let words = given.into_iter().filter(holds_words).cloned();
+        match self {
+            Self::Host(HostArgs { relay, .. }) | Self::Connect(ConnectArgs { relay, .. }) => {
+                words.chain(relay.secrets()).collect()
+            }
+            _ => words.collect(),
+        }
     }
 }
 
@@ -86,9 +96,9 @@ pub struct ChannelArgs {
     /// The channel's directory: made where it is missing, refused where it is not empty [default: a private one]
     #[arg(long, value_name = "PATH")]
     pub dir: Option<PathBuf>,
-    /// How the directory is made
-    #[arg(long, value_enum, default_value_t = MountArg::Auto)]
-    pub mount: MountArg,
+    /// How the directory is made [default: auto]
+    #[arg(long, value_enum)]
+    pub mount: Option<MountArg>,
     /// Give up when the other end has not connected after this long, such as 90s, 10m, 1h30m
     #[arg(long, value_name = "DUR", value_parser = quantity::duration)]
     pub timeout: Option<Duration>,
@@ -109,14 +119,11 @@ pub struct ChannelArgs {
 /// `agent-wormhole host`.
 #[derive(Debug, clap::Args)]
 pub struct HostArgs {
-    /// The relay, such as wss://relay.example.org [default: AGENT_WORMHOLE_RELAY_URL, the config file, this machine]
-    #[arg(long, value_name = "URL", conflicts_with = "direct")]
-    pub relay: Option<String>,
-    /// A file with the token of a relay that wants one [default: AGENT_WORMHOLE_RELAY_TOKEN_FILE, the config file]
-    #[arg(long, value_name = "FILE", conflicts_with = "direct")]
-    pub relay_token_file: Option<PathBuf>,
+    /// Which relay.
+    #[command(flatten)]
+    pub relay: RelayArgs,
     /// Wait for a direct TCP connection instead of using a relay
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["relay", "relay_token_file", "ca", "proxy"])]
     pub direct: bool,
     /// Make a code without a number, for agent-wormhole 0.1 at the other end: the relay can then read everything
     #[arg(long, conflicts_with = "direct")]
@@ -135,12 +142,9 @@ pub struct ConnectArgs {
     /// The code, with @HOST for a direct connection; `-` reads it from standard input
     #[arg(value_name = "CODE[@HOST]", required = true, num_args = 1..)]
     pub code: Vec<String>,
-    /// The relay that the host uses [default: AGENT_WORMHOLE_RELAY_URL, the config file, this machine]
-    #[arg(long, value_name = "URL")]
-    pub relay: Option<String>,
-    /// A file with the token of a relay that wants one [default: AGENT_WORMHOLE_RELAY_TOKEN_FILE, the config file]
-    #[arg(long, value_name = "FILE")]
-    pub relay_token_file: Option<PathBuf>,
+    /// Which relay.
+    #[command(flatten)]
+    pub relay: RelayArgs,
     /// Take words of any list, as the codes of agent-wormhole 0.1 have them
     #[arg(long)]
     pub any_words: bool,
@@ -276,6 +280,8 @@ mod tests {
             "agent-wormhole dance",
             "agent-wormhole host --relay wss://x --direct",
             "agent-wormhole host --relay-token-file x --direct",
+            "agent-wormhole host --ca x --direct",
+            "agent-wormhole host --proxy none --direct",
             "agent-wormhole host --legacy --direct",
             "agent-wormhole connect a-b-c --legacy --any-words",
             "agent-wormhole host --port 9",
@@ -303,7 +309,7 @@ mod tests {
             panic!()
         };
         assert_eq!((host.port, host.channel.timeout), (Some(9), Some(Duration::from_secs(5400))));
-        assert_eq!((host.channel.inbox_limit, host.channel.mount), (Some(1024), MountArg::Auto));
+        assert_eq!((host.channel.inbox_limit, host.channel.mount), (Some(1024), None));
         let Command::Send(send) = parse("agent-wormhole send 1 --file a b --wait --role peer").unwrap()
         else {
             panic!()
@@ -326,6 +332,9 @@ mod tests {
         assert_eq!(secrets("agent-wormhole connect acorn-amber-anvil --legacy"), ["acorn-amber-anvil"]);
         assert_eq!(secrets("agent-wormhole close acorn-amber-anvil"), ["acorn-amber-anvil"]);
         assert_eq!(secrets("agent-wormhole status acorn-amber-anvil"), ["acorn-amber-anvil"]);
+        let hidden = secrets("agent-wormhole host --relay wss://r --proxy http://u:p@h");
+        assert_eq!(hidden, ["http://u:p@h", "--proxy=http://u:p@h"]);
+        assert!(secrets("agent-wormhole host --relay wss://r --proxy http://h").is_empty());
         assert!(secrets("agent-wormhole flush 9471").is_empty());
         assert!(secrets("agent-wormhole status ./x").is_empty());
         assert!(secrets("agent-wormhole connect -").is_empty());

@@ -9,15 +9,17 @@ use zeroize::Zeroizing;
 
 use super::args::ConnectArgs;
 use super::exit::{Exit, Failure};
-use super::host;
+use super::{host, settings};
 use crate::channel::options::{End, PeerLink};
 use crate::code::Code;
-use crate::config::Outside;
+use crate::config::Settings;
 
 /// Longest line that is read as a code from standard input, in bytes.
 const MAX_LINE: u64 = 1024;
 
-pub(super) fn run(args: ConnectArgs) -> Result<Exit, Failure> {
+pub(super) fn run(mut args: ConnectArgs) -> Result<Exit, Failure> {
+    let settings = Settings::of_process()?;
+    settings::fill(&mut args.channel, &settings)?;
     // A channel lives for hours: what was typed does not.
     let typed = typed_code(&Zeroizing::new(args.code))?;
     let (code, host) = split(&typed)?;
@@ -28,9 +30,9 @@ pub(super) fn run(args: ConnectArgs) -> Result<Exit, Failure> {
         Some(_) if args.legacy => {
             return Err(usage("a code for --legacy goes through a relay; leave out @HOST"));
         }
-        Some(_) if args.relay.is_some() || args.relay_token_file.is_some() => {
+        Some(_) if args.relay.is_typed() => {
             return Err(usage(
-                "a code with @HOST connects directly; leave out --relay and its token, or leave out @HOST",
+                "a code with @HOST connects directly; leave out --relay, --relay-token-file, --ca and --proxy, or leave out @HOST",
             ));
         }
         Some(_) if code.nameplate.port().is_none() => {
@@ -40,7 +42,7 @@ pub(super) fn run(args: ConnectArgs) -> Result<Exit, Failure> {
         }
         Some(host) => PeerLink::Direct { host: host.to_owned() },
         None => {
-            let relay = Outside::of_process(args.relay, args.relay_token_file).relay()?;
+            let relay = settings.relay(&args.relay.into())?;
             if args.legacy { PeerLink::Legacy(relay) } else { PeerLink::Relay(relay) }
         }
     };

@@ -6,17 +6,19 @@ use std::net::{IpAddr, UdpSocket};
 
 use super::args::{ChannelArgs, HostArgs, MountArg};
 use super::exit::{Exit, Failure};
-use super::output;
+use super::{output, settings};
 use crate::channel::options::{End, HostLink, MountChoice, Options};
-use crate::config::Outside;
+use crate::config::Settings;
 
 /// Addresses of the documentation ranges: nothing is there, and nothing is sent to them. Asking which of our own
 /// addresses would be used towards them finds the one that other machines see.
 const OUTSIDE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
 
-pub(super) fn run(args: HostArgs) -> Result<Exit, Failure> {
+pub(super) fn run(mut args: HostArgs) -> Result<Exit, Failure> {
     let quiet = args.channel.json;
-    let link = link(&args)?;
+    let settings = Settings::of_process()?;
+    settings::fill(&mut args.channel, &settings)?;
+    let link = link(&args, &settings)?;
     let options = options(End::Host(link), args.channel)?;
     if !quiet && output::person_watches() {
         output::note("The next line holds the code. Give it to the other end, and to nobody else.");
@@ -24,18 +26,18 @@ pub(super) fn run(args: HostArgs) -> Result<Exit, Failure> {
     super::start(options, quiet)
 }
 
-fn link(args: &HostArgs) -> Result<HostLink, Failure> {
+fn link(args: &HostArgs, settings: &Settings) -> Result<HostLink, Failure> {
     Ok(if args.direct {
         HostLink::Direct { port: args.port.unwrap_or(0), announce: own_address() }
     } else {
-        let relay = Outside::of_process(args.relay.clone(), args.relay_token_file.clone()).relay()?;
+        let relay = settings.relay(&args.relay.clone().into())?;
         if args.legacy { HostLink::Legacy(relay) } else { HostLink::Relay(relay) }
     })
 }
 
 /// What `host` and `connect` have in common, checked.
 pub(super) fn options(end: End, args: ChannelArgs) -> Result<Options, Failure> {
-    let mount = match args.mount {
+    let mount = match args.mount.unwrap_or(MountArg::Auto) {
         MountArg::Auto => MountChoice::Auto,
         MountArg::Fuse => MountChoice::Fuse,
         MountArg::Dir => MountChoice::Dir,

@@ -119,7 +119,6 @@ fn plain_statuses() {
         (StatusEvent::PeerError(detail()), "peer_error"),
         (StatusEvent::NameplateLost(detail()), "nameplate_lost"),
         (StatusEvent::HandshakeFailed(detail()), "handshake_failed"),
-        (StatusEvent::ConnectionFailed(detail()), "connection_failed"),
         (StatusEvent::Timeout(detail()), "timeout"),
         (StatusEvent::Error(detail()), "error"),
     ];
@@ -127,6 +126,25 @@ fn plain_statuses() {
         assert_eq!(status(event), format!(r#"{{"type":"status","event":"{word}","detail":"why"}}"#));
     }
     assert_eq!(status(StatusEvent::Waiting(None)), r#"{"type":"status","event":"waiting"}"#);
+}
+
+#[test]
+fn a_failed_connection_names_the_step_that_failed() {
+    let words = [
+        (Hop::Name, "name"),
+        (Hop::Tcp, "tcp"),
+        (Hop::Proxy, "proxy"),
+        (Hop::Tls, "tls"),
+        (Hop::Websocket, "websocket"),
+        (Hop::Relay, "relay"),
+        (Hop::Peer, "peer"),
+    ];
+    for (hop, word) in words {
+        assert_eq!(
+            status(StatusEvent::ConnectionFailed { hop, detail: Some("why".into()) }),
+            format!(r#"{{"type":"status","event":"connection_failed","hop":"{word}","detail":"why"}}"#)
+        );
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 
 use super::{Transport, TransportError};
+use crate::event::Hop;
 use dialer::Dialer;
 use door::{Door, Exam};
 use supervisor::{Source, Supervisor};
@@ -47,15 +48,18 @@ impl Listener {
         let bound = socket::listen(port).and_then(|listener| Ok((listener.local_addr()?.port(), listener)));
         match bound {
             Ok((port, listener)) => Ok(Self { listener, port }),
-            Err(e) => Err(TransportError::Unreachable(match e.kind() {
-                io::ErrorKind::AddrInUse => {
-                    format!("port {port} is in use by another program; choose another with --port")
-                }
-                io::ErrorKind::PermissionDenied => {
-                    format!("this user may not listen on port {port}; choose one above 1023 with --port")
-                }
-                kind => format!("port {port} cannot be listened on ({kind}); choose another with --port"),
-            })),
+            Err(e) => Err(TransportError::Unreachable {
+                hop: Hop::Tcp,
+                why: match e.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        format!("port {port} is in use by another program; choose another with --port")
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        format!("this user may not listen on port {port}; choose one above 1023 with --port")
+                    }
+                    kind => format!("port {port} cannot be listened on ({kind}); choose another with --port"),
+                },
+            }),
         }
     }
 

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::closing::Closing;
 use super::{Driver, now};
 use crate::channel::Ending;
-use crate::event::StatusEvent;
 use crate::event::state::Phase;
+use crate::event::{Hop, StatusEvent};
 use crate::frame::CloseReason;
 use crate::session::{Link, LinkLimits, SessionError};
 use crate::transport::{Farewell, TransportError, TransportEvent};
@@ -104,17 +104,19 @@ impl Driver {
         if self.peer_ending.is_some() {
             return;
         }
-        let why = Some(error.to_string());
+        let (hop, why) = (error.hop(), Some(error.to_string()));
         match error {
             TransportError::LegacyEnd => {
                 self.peer_closed(Ending::Done, StatusEvent::PeerClosed(Some("the peer has gone".into())));
                 return;
             }
             TransportError::NameplateLost => self.tell(StatusEvent::NameplateLost(why)),
-            TransportError::Unreachable(_)
+            TransportError::Unreachable { .. }
             | TransportError::Refused(_)
             | TransportError::EndedEarly
-            | TransportError::FrameTooSmall { .. } => self.tell(StatusEvent::ConnectionFailed(why)),
+            | TransportError::FrameTooSmall { .. } => {
+                self.tell(StatusEvent::ConnectionFailed { hop, detail: why });
+            }
         }
         self.end(Ending::Unreachable, Farewell::Errory);
     }
@@ -138,7 +140,7 @@ impl Driver {
                 Ending::Protocol
             }
             SessionError::FrameLimit => {
-                self.tell(StatusEvent::ConnectionFailed(Some(why)));
+                self.tell(StatusEvent::ConnectionFailed { hop: Hop::Relay, detail: Some(why) });
                 Ending::Unreachable
             }
             SessionError::UsedUp => {

@@ -4,16 +4,22 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
 use crate::crypto::resume::ResumeKey;
+use crate::transport::TransportError;
 use crate::transport::backoff::Backoff;
-use crate::transport::{TransportError, tcp};
+use crate::transport::tcp::{self, DialError};
 
 use super::link::Candidate;
 use super::wire::split;
 use super::{PROOF_TIME, proof};
+
+/// One attempt, the name and all its addresses, takes this long at most.
+const DIAL_TIME: Duration = Duration::from_secs(15);
 
 /// Where the host is.
 #[derive(Debug, Clone)]
@@ -65,17 +71,28 @@ impl Target {
     /// The first connection: one attempt.
     async fn first(&self) -> Result<Candidate, TransportError> {
         let Self { host, port } = self;
-        match tcp::dial(host, *port).await {
+        match self.dial().await {
             Ok(stream) => {
                 let (reader, writer) = split(stream);
                 Ok(Candidate { reader, writer, shown: Vec::new() })
             }
-            Err(e) => Err(TransportError::Unreachable(format!(
-                "{host} port {port} could not be reached ({}); check the name, that the channel is still being hosted \
-                 there with --direct, and that no firewall blocks TCP port {port}",
-                tcp::reason(e.kind())
-            ))),
+            Err(e) => {
+                let (hop, step) = (e.hop(), e.hop().as_str());
+                let advice = match &e {
+                    DialError::Unknown | DialError::Resolver => e.advice().to_owned(),
+                    DialError::Addresses(_) => format!(
+                        "check the address, that the channel is still being hosted there with --direct, and that no \
+                         firewall blocks TCP port {port}"
+                    ),
+                };
+                let why = format!("{host} port {port} could not be reached ({step}: {e}); {advice}");
+                Err(TransportError::Unreachable { hop, why })
+            }
         }
+    }
+
+    async fn dial(&self) -> Result<TcpStream, DialError> {
+        tcp::dial(&self.host, self.port, Instant::now() + DIAL_TIME).await
     }
 
     /// A further connection: attempts until one has proved itself.
@@ -83,10 +100,10 @@ impl Target {
         let mut backoff = Backoff::new();
         loop {
             backoff.wait().await;
-            let stream = match tcp::dial(&self.host, self.port).await {
+            let stream = match self.dial().await {
                 Ok(stream) => stream,
                 Err(e) => {
-                    tracing::debug!(kind = ?e.kind(), "the host could not be reached");
+                    tracing::debug!(hop = e.hop().as_str(), %e, "the host could not be reached");
                     continue;
                 }
             };

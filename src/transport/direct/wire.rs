@@ -55,13 +55,13 @@ pub(super) enum LinkEnd {
     #[error("the other end closed the connection")]
     Closed,
     /// No byte for as long as [`Reader::silence`] allows.
-    #[error("nothing arrived for {} seconds", .0.as_secs())]
+    #[error("the other end was silent for {} seconds", .0.as_secs())]
     Silent(Duration),
     /// A length that is not allowed here.
     #[error("the other end announced a frame of {0} bytes, which is not allowed here")]
     Length(usize),
     /// The system's word.
-    #[error("{0}")]
+    #[error("the connection to the other end broke ({0})")]
     Io(io::ErrorKind),
 }
 

@@ -1,69 +1,86 @@
-//! The byte stream under a relay's websocket: TCP, TLS over it, or a Unix socket.
+//! The byte stream under a relay's websocket: TCP, perhaps through a proxy, TLS over it, or a Unix socket.
 //!
 //! Owns connecting and when the last byte came, which the websocket above cannot tell while a long message arrives.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
-use crate::transport::tcp;
+use crate::event::Hop;
+use crate::transport::tcp::{self, DialError};
 
-use super::endpoint::{Place, Url};
+use super::endpoint::{Endpoint, Place, Url};
+use super::proxy::ProxyError;
+use super::tls::{self, TlsError};
+
+/// Bytes in both directions.
+pub(super) trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Stream for T {}
 
 /// A connected byte stream.
 #[derive(Debug)]
 pub(super) struct Carrier {
-    stream: Kind,
+    stream: Box<dyn Stream>,
     /// When the last byte came.
     heard: Instant,
 }
 
-#[derive(Debug)]
-enum Kind {
-    Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-    Unix(UnixStream),
-}
-
 /// Why there is no stream.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CarrierError {
-    /// The system's word, in ours.
-    #[error("{}", tcp::reason(*.0))]
-    Io(io::ErrorKind),
+    /// No connection to the relay.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// No connection to it through the proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// The relay's certificate, or TLS altogether.
-    #[error("its certificate was not accepted, or it does not speak TLS")]
-    Tls,
-    /// This machine trusts nobody.
-    #[error("this machine has no root certificates; install the package ca-certificates")]
-    NoRoots,
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A socket of this machine.
+    #[error("{0}")]
+    Socket(io::ErrorKind),
 }
 
-impl From<io::Error> for CarrierError {
-    fn from(e: io::Error) -> Self {
-        Self::Io(e.kind())
+impl CarrierError {
+    /// The step that failed.
+    pub(super) const fn hop(&self) -> Hop {
+        match self {
+            Self::Dial(e) => e.hop(),
+            Self::Proxy(_) => Hop::Proxy,
+            Self::Tls(_) => Hop::Tls,
+            Self::Socket(_) => Hop::Relay,
+        }
+    }
+
+    /// What to do about it.
+    pub(super) fn advice(&self) -> String {
+        match self {
+            Self::Dial(e) => format!("{}, or use another relay with --relay", e.advice()),
+            Self::Proxy(e) => e.advice(),
+            Self::Tls(e) => e.advice().to_owned(),
+            Self::Socket(_) => {
+                "check that it is running and that the socket is yours, or use another relay with --relay"
+                    .to_owned()
+            }
+        }
     }
 }
 
 impl Carrier {
     /// Connects once.
-    pub(super) async fn connect(place: &Place) -> Result<Self, CarrierError> {
-        let stream = match place {
-            Place::Url(url) => {
-                let stream = tcp::dial(&url.host, url.port).await?;
-                if url.secure { secure(url, stream).await? } else { Kind::Tcp(stream) }
-            }
-            Place::Unix(path) => Kind::Unix(UnixStream::connect(path).await?),
-            Place::Local(local) => Kind::Unix(local.connect().await?),
+    pub(super) async fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Self, CarrierError> {
+        let socket = |e: io::Error| CarrierError::Socket(e.kind());
+        let stream = match &endpoint.place {
+            Place::Url(url) => reach(endpoint, url, deadline).await?,
+            Place::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(socket)?),
+            Place::Local(local) => Box::new(local.connect().await.map_err(socket)?),
         };
         Ok(Self { stream, heard: Instant::now() })
     }
@@ -74,35 +91,15 @@ impl Carrier {
     }
 }
 
-async fn secure(url: &Url, stream: TcpStream) -> Result<Kind, CarrierError> {
-    let name = ServerName::try_from(url.host.clone()).map_err(|_| CarrierError::Tls)?;
-    let connector = TlsConnector::from(roots()?);
-    match connector.connect(name, stream).await {
-        Ok(stream) => Ok(Kind::Tls(Box::new(stream))),
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(CarrierError::Tls),
-        Err(e) => Err(e.into()),
+async fn reach(endpoint: &Endpoint, url: &Url, deadline: Instant) -> Result<Box<dyn Stream>, CarrierError> {
+    let stream: Box<dyn Stream> = match &endpoint.way.proxy {
+        None => Box::new(tcp::dial(&url.host, url.port, deadline).await?),
+        Some(proxy) => proxy.lead(endpoint, url, deadline).await?,
+    };
+    if !url.secure {
+        return Ok(stream);
     }
-}
-
-/// TLS with the system's root certificates, which are read once.
-fn roots() -> Result<Arc<ClientConfig>, CarrierError> {
-    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    if let Some(config) = CONFIG.get() {
-        return Ok(config.clone());
-    }
-    let mut roots = RootCertStore::empty();
-    // One certificate that cannot be read is no reason to do without the others.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        return Err(CarrierError::NoRoots);
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|_| CarrierError::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
+    Ok(Box::new(tls::secure(endpoint.tls()?, &url.host, stream, deadline).await?))
 }
 
 impl AsyncRead for Carrier {
@@ -112,11 +109,7 @@ impl AsyncRead for Carrier {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = match &mut self.stream {
-            Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Kind::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.heard = Instant::now();
         }
@@ -126,26 +119,14 @@ impl AsyncRead for Carrier {
 
 impl AsyncWrite for Carrier {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Kind::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Kind::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Kind::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Kind::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Kind::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Kind::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Kind::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Kind::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -5,14 +5,23 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
 
+use rustls::ClientConfig;
 use zeroize::Zeroizing;
 
+use crate::event::Hop;
+use crate::event::escape::{shortened, visible};
 use crate::transport::TransportError;
 use crate::transport::local::Local;
 
+use super::proxy::Proxy;
+use super::tls::{self, Authorities, TlsError};
+
 /// Longest token in bytes: with the rest of the request it stays far below what a relay reads of one.
 const MAX_TOKEN: usize = 4096;
+/// Longest part of an address that a message shows, in bytes.
+const MAX_NAMED: usize = 200;
 
 /// A relay's address: `ws://host[:port][/prefix]`, `wss://…`, the absolute path of a Unix socket, or the relay that the
 /// sessions of this machine share.
@@ -20,6 +29,18 @@ const MAX_TOKEN: usize = 4096;
 pub struct Endpoint {
     pub(super) place: Place,
     pub(super) token: Option<Token>,
+    pub(super) way: Way,
+    /// TLS as `way` wants it, made when it is needed first.
+    tls: OnceLock<Arc<ClientConfig>>,
+}
+
+/// What is between here and a relay that is somewhere else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Way {
+    /// The proxy that leads there.
+    pub proxy: Option<Proxy>,
+    /// Who is believed beside the system's authorities.
+    pub authorities: Option<Authorities>,
 }
 
 /// Where it is.
@@ -83,6 +104,9 @@ pub enum EndpointError {
     /// Something a relay's address never has.
     #[error("a relay's address has no user, query, fragment or space: {0:?} has")]
     Extra(String),
+    /// Letters that no name on the wire has.
+    #[error("a relay's address is written in ASCII (a name in other letters as xn--…) and {0:?} is not")]
+    Letters(String),
 }
 
 impl FromStr for Endpoint {
@@ -98,7 +122,7 @@ impl FromStr for Endpoint {
         } else {
             return Err(EndpointError::Scheme(text.to_owned()));
         };
-        Ok(Self { place, token: None })
+        Ok(Self::at(place))
     }
 }
 
@@ -106,7 +130,36 @@ impl Endpoint {
     /// The relay that the sessions of this machine share.
     #[must_use]
     pub const fn local(local: Local) -> Self {
-        Self { place: Place::Local(local), token: None }
+        Self::at(Place::Local(local))
+    }
+
+    const fn at(place: Place) -> Self {
+        Self { place, token: None, way: Way { proxy: None, authorities: None }, tls: OnceLock::new() }
+    }
+
+    /// The same relay, reached in this way.
+    #[must_use]
+    pub fn by(self, way: Way) -> Self {
+        Self { way, tls: OnceLock::new(), ..self }
+    }
+
+    /// The host of its URL, a name or an address without brackets, and whether TLS is spoken with it. A Unix socket has
+    /// none.
+    #[must_use]
+    pub fn host(&self) -> Option<(&str, bool)> {
+        match &self.place {
+            Place::Url(url) => Some((&url.host, url.secure)),
+            Place::Unix(_) | Place::Local(_) => None,
+        }
+    }
+
+    /// TLS, to it or to its proxy.
+    pub(super) fn tls(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        if let Some(config) = self.tls.get() {
+            return Ok(config.clone());
+        }
+        let config = tls::client(self.way.authorities.as_ref())?;
+        Ok(self.tls.get_or_init(|| config).clone())
     }
 
     /// The same relay, shown this token (`Authorization: Bearer`).
@@ -129,13 +182,14 @@ impl Endpoint {
 
     /// Where it is, for a person.
     fn named(&self) -> String {
-        match &self.place {
+        let named = match &self.place {
             Place::Url(url) => {
                 format!("{}://{}{}", if url.secure { "wss" } else { "ws" }, url.authority, url.prefix)
             }
             Place::Unix(path) => path.display().to_string(),
             Place::Local(local) => local.dir().display().to_string(),
-        }
+        };
+        visible(&shortened(&named, MAX_NAMED))
     }
 
     /// What to tell a person whom the relay does not let in.
@@ -143,22 +197,12 @@ impl Endpoint {
         TransportError::Refused(format!("the relay at {} {reason}", self.named()))
     }
 
-    /// What to tell a person whose relay does not answer.
-    pub(super) fn unreachable(&self, reason: &str) -> TransportError {
-        let named = self.named();
-        TransportError::Unreachable(match &self.place {
-            Place::Url(_) => format!(
-                "the relay at {named} could not be reached ({reason}); check the address and the network, or use \
-                 another with --relay"
-            ),
-            Place::Unix(_) => {
-                format!("the relay at {named} could not be reached ({reason}); check that it is running")
-            }
-            Place::Local(_) => format!(
-                "this machine's own relay in {named} could not be reached ({reason}); check that the directory is \
-                 yours, or use another relay with --relay"
-            ),
-        })
+    /// What to tell a person whose relay is not reached: the step that failed, how, and what to do.
+    pub(super) fn unreachable(&self, hop: Hop, reason: &str, advice: &str) -> TransportError {
+        let (named, step) = (self.named(), hop.as_str());
+        let whose = if self.is_local() { "this machine's own relay in" } else { "the relay at" };
+        let why = format!("{whose} {named} could not be reached ({step}: {reason}); {advice}");
+        TransportError::Unreachable { hop, why }
     }
 }
 
@@ -166,6 +210,9 @@ impl Url {
     fn parse(secure: bool, rest: &str) -> Result<Self, EndpointError> {
         if rest.contains(|c: char| "@?#\\".contains(c) || c.is_whitespace() || c.is_control()) {
             return Err(EndpointError::Extra(rest.to_owned()));
+        }
+        if !rest.is_ascii() {
+            return Err(EndpointError::Letters(rest.to_owned()));
         }
         let (authority, path) = rest.split_once('/').map_or((rest, ""), |(a, path)| (a, path));
         let wrong = || EndpointError::Authority(authority.to_owned());
@@ -223,6 +270,9 @@ mod tests {
         }
         for text in ["ws://", "ws://:80", "ws://a:0", "ws://a:65536", "ws://a:b", "ws://::1", "ws://[::1"] {
             assert!(matches!(text.parse::<Endpoint>(), Err(EndpointError::Authority(_))), "{text}");
+        }
+        for text in ["ws://m\u{fc}nchen.example", "wss://a/\u{e9}"] {
+            assert!(matches!(text.parse::<Endpoint>(), Err(EndpointError::Letters(_))), "{text}");
         }
         for text in ["ws://user@host", "ws://a?b", "ws://a#b", "ws://a b", "ws://a\r\nX: y"] {
             assert!(matches!(text.parse::<Endpoint>(), Err(EndpointError::Extra(_))), "{text}");

@@ -7,8 +7,9 @@ use std::time::Duration;
 use agent_wormhole_relay::wire::{
     ClientMessage, ErrorCode, Id, JoinCode, Resume, Role, ServerMessage, Welcome, Words,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
+use crate::event::Hop;
 use crate::transport::backoff::Backoff;
 use crate::transport::{LinkLimits, MAX_FRAME, TransportError};
 
@@ -24,6 +25,8 @@ const MAX_NAMEPLATE: usize = 12;
 /// Under a code the seat of an own connection that broke may not be had before the relay has noticed that, which takes
 /// it 30 s.
 const NOTICED: Duration = Duration::from_secs(45);
+/// What to do about a relay that is there and is of no use.
+const ANOTHER: &str = "try again, or use another relay with --relay";
 /// Longest part of an operator's notice that is shown, in characters.
 const MAX_NOTICE: usize = 200;
 
@@ -67,8 +70,10 @@ pub(super) enum SeatError {
     Open(OpenError),
     /// The relay said no.
     Code(ErrorCode),
-    /// No answer in time, or none that makes sense.
+    /// No answer that makes sense.
     Answer(&'static str),
+    /// No answer in time.
+    Silent,
 }
 
 impl SeatError {
@@ -76,8 +81,9 @@ impl SeatError {
     pub(super) fn told(self, endpoint: &Endpoint) -> TransportError {
         match self {
             Self::Open(OpenError::Closed(why)) => endpoint.closed(&why.to_string()),
-            Self::Open(e) => endpoint.unreachable(&e.to_string()),
-            Self::Answer(why) => endpoint.unreachable(why),
+            Self::Open(e) => endpoint.unreachable(e.hop(), &e.to_string(), &e.advice()),
+            Self::Answer(why) => endpoint.unreachable(Hop::Relay, why, ANOTHER),
+            Self::Silent => endpoint.unreachable(Hop::Relay, "no answer", ANOTHER),
             Self::Code(code) => refusal(code),
         }
     }
@@ -97,6 +103,7 @@ impl Seat {
             (None, Name::Nameplate(nameplate)) => (self.claim(None, Some(nameplate.clone())), Duration::ZERO),
             (None, code @ Name::Code(_)) => (code.hello(self.role), NOTICED),
         };
+        let mut known = String::new();
         loop {
             backoff.wait().await;
             match attempt(endpoint, &hello).await {
@@ -104,7 +111,15 @@ impl Seat {
                 Err(SeatError::Code(code)) if is_final(code) && start.elapsed() >= patience => {
                     return Err(refusal(code));
                 }
-                Err(e) => tracing::debug!(?e, "the seat could not be taken back yet"),
+                Err(e) => {
+                    let e = e.told(endpoint);
+                    let why = e.to_string();
+                    // Once for each reason: attempts go on for as long as the channel lives.
+                    if why != known {
+                        tracing::info!(hop = e.hop().as_str(), why, "the relay is not reached again yet");
+                        known = why;
+                    }
+                }
             }
         }
     }
@@ -119,8 +134,9 @@ pub(super) async fn attempt(
     endpoint: &Endpoint,
     hello: &ClientMessage,
 ) -> Result<(Socket, Welcome), SeatError> {
+    let deadline = Instant::now() + ATTEMPT_TIME;
     let seated = async {
-        let mut socket = Socket::open(endpoint).await.map_err(SeatError::Open)?;
+        let mut socket = Socket::open(endpoint, deadline).await.map_err(SeatError::Open)?;
         socket.say(hello.encode());
         // Nobody sends frames before the welcome.
         let (_, mut none) = tokio::sync::mpsc::channel(1);
@@ -141,7 +157,7 @@ pub(super) async fn attempt(
             }
         }
     };
-    timeout(ATTEMPT_TIME, seated).await.unwrap_or(Err(SeatError::Answer("no answer")))
+    timeout_at(deadline, seated).await.unwrap_or(Err(SeatError::Silent))
 }
 
 /// The limits of a welcome, as a link's.

@@ -11,14 +11,17 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, LOCATION};
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
+use crate::event::Hop;
+use crate::event::escape::{shortened, visible};
 use crate::transport::{MAX_LEGACY_FRAME, OutFrame};
 
 use super::carrier::{Carrier, CarrierError};
@@ -30,6 +33,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 const READ_BUFFER: usize = 128 * 1024;
 /// Bytes that gather before they are written without being asked to: small frames share a system call.
 const WRITE_BUFFER: usize = 64 * 1024;
+/// Longest part of another place that a message shows, in bytes.
+const MAX_LOCATION: usize = 120;
 /// The goodbye takes this long at most.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 
@@ -90,14 +95,53 @@ pub(super) enum OpenError {
     /// Something else answers there.
     #[error("what answers there is not a relay (HTTP status {0})")]
     Status(u16),
+    /// It is somewhere else.
+    #[error("what answers there points to \"{0}\" (HTTP status {1})")]
+    Moved(String, u16),
     /// Something else answers there.
     #[error("what answers there does not speak websocket")]
     Foreign,
+    /// It went away.
+    #[error("the connection ended before the websocket was open")]
+    Ended,
+    /// It says nothing.
+    #[error("no answer to the request for a websocket")]
+    Silent,
+}
+
+impl OpenError {
+    /// The step that failed.
+    pub(super) const fn hop(&self) -> Hop {
+        match self {
+            Self::Carrier(e) => e.hop(),
+            Self::Closed(_) => Hop::Relay,
+            Self::Status(_) | Self::Moved(..) | Self::Foreign | Self::Ended | Self::Silent => Hop::Websocket,
+        }
+    }
+
+    /// What to do about it.
+    pub(super) fn advice(&self) -> String {
+        let advice = match self {
+            Self::Carrier(e) => return e.advice(),
+            Self::Closed(_) => "ask its operator",
+            Self::Status(404) => "check the path in the relay's address",
+            Self::Status(500..) => {
+                "what stands before the relay does not reach it: try again later, or ask its operator"
+            }
+            Self::Moved(..) => "write the relay's own address",
+            Self::Status(_) => "check the relay's address",
+            Self::Foreign | Self::Ended => {
+                "check the relay's address; if the relay has TLS, it begins with wss:// in place of ws://"
+            }
+            Self::Silent => "check the port, or use another relay with --relay",
+        };
+        advice.to_owned()
+    }
 }
 
 impl Socket {
     /// Connects and upgrades, once.
-    pub(super) async fn open(endpoint: &Endpoint) -> Result<Self, OpenError> {
+    pub(super) async fn open(endpoint: &Endpoint, deadline: Instant) -> Result<Self, OpenError> {
         let uri = match &endpoint.place {
             Place::Url(url) => {
                 format!("{}://{}{}/ws", if url.secure { "wss" } else { "ws" }, url.authority, url.prefix)
@@ -116,17 +160,12 @@ impl Socket {
             .write_buffer_size(WRITE_BUFFER)
             .max_message_size(Some(MAX_LEGACY_FRAME))
             .max_frame_size(Some(MAX_LEGACY_FRAME));
-        let carrier = Carrier::connect(&endpoint.place).await?;
-        match client_async_with_config(request, carrier, Some(config)).await {
+        let carrier = Carrier::connect(endpoint, deadline).await?;
+        let opening = client_async_with_config(request, carrier, Some(config));
+        match timeout_at(deadline, opening).await.map_err(|_| OpenError::Silent)? {
             Ok((ws, _)) => Ok(Self { ws, texts: VecDeque::new(), unflushed: false, taken: (0, 0) }),
-            Err(Error::Http(response)) => Err(match response.status().as_u16() {
-                401 if endpoint.token.is_none() => Closed::NoToken.into(),
-                401 => Closed::WrongToken.into(),
-                403 => Closed::Address.into(),
-                429 => Closed::Crowded.into(),
-                status => OpenError::Status(status),
-            }),
-            Err(Error::Io(e)) => Err(CarrierError::from(e).into()),
+            Err(Error::Http(response)) => Err(no_websocket(&response, endpoint.token.is_some())),
+            Err(Error::Io(_) | Error::Protocol(ProtocolError::HandshakeIncomplete)) => Err(OpenError::Ended),
             Err(_) => Err(OpenError::Foreign),
         }
     }
@@ -232,6 +271,22 @@ impl Socket {
             Ok::<(), Error>(())
         };
         let _ = timeout(CLOSE_TIME, farewell).await;
+    }
+}
+
+/// What an answer that is no websocket means.
+fn no_websocket<T>(response: &Response<T>, shown_a_token: bool) -> OpenError {
+    match response.status().as_u16() {
+        401 if shown_a_token => Closed::WrongToken.into(),
+        401 => Closed::NoToken.into(),
+        403 => Closed::Address.into(),
+        429 => Closed::Crowded.into(),
+        status @ (301 | 302 | 303 | 307 | 308) => {
+            let place = response.headers().get(LOCATION).map(HeaderValue::as_bytes).unwrap_or_default();
+            let place = visible(&shortened(&String::from_utf8_lossy(place), MAX_LOCATION));
+            OpenError::Moved(place, status)
+        }
+        status => OpenError::Status(status),
     }
 }
 
