@@ -8,8 +8,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use agent_wormhole::crypto::resume::ResumeKey;
+use agent_wormhole::event::Hop;
 use agent_wormhole::transport::local::Local;
-use agent_wormhole::transport::relay::{Endpoint, Role, allocate, join, meet};
+use agent_wormhole::transport::relay::{Endpoint, Proxy, Role, Way, allocate, join, meet};
 use agent_wormhole::transport::{
     Control, Farewell, MAX_FRAME, OutFrame, Transport, TransportError, TransportEvent,
 };
@@ -411,13 +412,29 @@ async fn what_a_relay_says_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_relay_that_never_answers_is_given_up() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = at(listener.local_addr().unwrap().port());
+async fn whoever_never_answers_is_given_up_and_named() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let through = |scheme: &str| {
+        let proxy = Proxy::parse(&format!("{scheme}://127.0.0.1:{port}"), "--proxy").unwrap();
+        let relay: Endpoint = "wss://relay.example".parse().unwrap();
+        relay.by(Way { proxy: Some(proxy), authorities: None })
+    };
     tokio::time::pause();
-    match tokio::time::timeout(Duration::from_secs(60), allocate(endpoint)).await.unwrap() {
-        Err(TransportError::Unreachable { why, .. }) => assert!(why.contains("no answer"), "{why}"),
-        other => panic!("{other:?}"),
+    for (endpoint, step) in [
+        (at(port), Hop::Websocket),
+        (format!("wss://127.0.0.1:{port}").parse().unwrap(), Hop::Tls),
+        (through("http"), Hop::Proxy),
+        (through("https"), Hop::Proxy),
+        (through("socks5"), Hop::Proxy),
+    ] {
+        match tokio::time::timeout(Duration::from_secs(16), allocate(endpoint)).await.unwrap() {
+            Err(TransportError::Unreachable { hop, why }) => {
+                assert_eq!(hop, step, "{why}");
+                assert!(why.contains("no answer"), "{why}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
 

@@ -2,9 +2,11 @@
 
 pub mod content;
 pub mod end;
+pub mod gateway;
 pub mod network;
 pub mod process;
 pub mod proxy;
+pub mod tls;
 pub mod watch;
 pub mod world;
 

@@ -15,6 +15,7 @@ mod cuts;
 mod fixture;
 mod local_relay;
 mod mounted;
+mod networks;
 mod noticed;
 mod order;
 mod programs;

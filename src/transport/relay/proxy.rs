@@ -247,11 +247,15 @@ async fn tunnel(
         .await
         .map_err(|e| http_fault(&e))?;
     let mut connection = Box::pin(connection.without_shutdown());
-    let answer = tokio::select! {
-        biased;
-        answer = sender.send_request(request) => answer.map_err(|e| http_fault(&e))?,
-        // A connection that ends before its answer came tells why in the answer.
-        Err(e) = &mut connection => return Err(http_fault(&e)),
+    let mut sending = Box::pin(sender.send_request(request));
+    // The connection's part is over before or after the answer is here; what fails is told as the answer.
+    let mut over = None;
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut sending => break answer.map_err(|e| http_fault(&e))?,
+            parts = &mut connection, if over.is_none() => over = Some(parts),
+        }
     };
     match answer.status().as_u16() {
         200..=299 => {}
@@ -260,7 +264,11 @@ async fn tunnel(
         403 => return Err(Fault::Forbidden(" (HTTP status 403)")),
         status => return Err(Fault::Beyond(format!("HTTP status {status}"))),
     }
-    let parts = connection.await.map_err(|e| http_fault(&e))?;
+    let parts = match over {
+        Some(parts) => parts,
+        None => connection.await,
+    };
+    let parts = parts.map_err(|e| http_fault(&e))?;
     // Behind a tunnel the client speaks first.
     if parts.read_buf.is_empty() { Ok(parts.io.into_inner()) } else { Err(Fault::Foreign) }
 }

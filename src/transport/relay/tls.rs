@@ -113,7 +113,7 @@ impl TlsError {
             Self::Foreign | Self::Ended => {
                 "if it has no TLS, write ws:// in place of wss:// (http:// for a proxy)"
             }
-            Self::Silent => "check the port, and that no firewall is in between",
+            Self::Silent => "check that this port has TLS, and that no firewall is in between",
         }
     }
 }
@@ -165,7 +165,8 @@ fn reason(error: &io::Error) -> TlsError {
 
 fn certificate(why: &CertificateError) -> TlsError {
     match why {
-        CertificateError::UnknownIssuer => TlsError::Issuer,
+        // Another authority of the same name, perhaps an earlier one.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsError::Issuer,
         CertificateError::NotValidForName => TlsError::Name(String::new()),
         CertificateError::NotValidForNameContext { presented, .. } => {
             let names: Vec<&str> = presented.iter().take(MAX_NAMES).map(|name| plain(name)).collect();
