@@ -16,6 +16,10 @@ pub use self::relay::RelayArgs;
 use super::quantity;
 use crate::crypto::pake::Role;
 
+/// Where else a setting of a channel may stand.
+const SETTINGS: &str = "A flag wins over its variable [env: …], and that over ~/.config/agent-wormhole/config.toml, where the\n\
+                        flag without its dashes is the key: timeout = \"10m\"";
+
 /// A directory on each of two machines: what is written into `outbox/` here appears in `inbox/` there, end to end
 /// encrypted.
 #[derive(Debug, Parser)]
@@ -39,12 +43,13 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make a channel, print its code, and keep it open in the foreground
-    #[command(after_help = "Example:\n  agent-wormhole host --timeout 10m")]
+    #[command(after_help = format!("{SETTINGS}\n\nExamples:\n  agent-wormhole host --timeout 10m\n  \
+                                    agent-wormhole host --relay wss://relay.example.org --ca authority.pem"))]
     Host(HostArgs),
     /// Enter a channel with its code, and keep it open in the foreground
-    #[command(after_help = "Examples:\n  agent-wormhole connect 9471-cross-clock-marble\n  \
+    #[command(after_help = format!("{SETTINGS}\n\nExamples:\n  agent-wormhole connect 9471-cross-clock-marble\n  \
                             agent-wormhole connect 40123-cross-clock-marble@laptop.local\n  \
-                            agent-wormhole connect - < code.txt        # keeps the code out of `ps`")]
+                            agent-wormhole connect - < code.txt        # keeps the code out of `ps`"))]
     Connect(ConnectArgs),
     /// Send a text, or files and directories by reference
     #[command(after_help = "Examples:\n  agent-wormhole send 9471 \"the build is green\"\n  \
@@ -96,19 +101,22 @@ pub struct ChannelArgs {
     /// The channel's directory: made where it is missing, refused where it is not empty [default: a private one]
     #[arg(long, value_name = "PATH")]
     pub dir: Option<PathBuf>,
-    /// How the directory is made [default: auto]
+    /// How the directory is made [env: AGENT_WORMHOLE_MOUNT] [default: auto]
     #[arg(long, value_enum)]
     pub mount: Option<MountArg>,
     /// Give up when the other end has not connected after this long, such as 90s, 10m, 1h30m
+    /// [env: AGENT_WORMHOLE_TIMEOUT] [default: 1h for a host, 2m to connect]
     #[arg(long, value_name = "DUR", value_parser = quantity::duration)]
     pub timeout: Option<Duration>,
-    /// What the inbox may hold, such as 500MB [default: what the disk has, less a reserve, at most 16GiB]
+    /// What the inbox may hold, such as 500MB [env: AGENT_WORMHOLE_INBOX_LIMIT] [default: what the disk has, less a reserve,
+    /// at most 16GiB]
     #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
     pub inbox_limit: Option<u64>,
-    /// The same for the outbox, where the directory is a mount
+    /// The same for the outbox, where the directory is a mount [env: AGENT_WORMHOLE_OUTBOX_LIMIT] [default: as for the inbox]
     #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
     pub outbox_limit: Option<u64>,
-    /// What a mount keeps in memory, such as 2GiB; what is beyond it is sealed and put on the disk [default: 256MiB]
+    /// What a mount keeps in memory, such as 2GiB; what is beyond it is sealed and put on the disk
+    /// [env: AGENT_WORMHOLE_MEMORY] [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
     pub memory: Option<u64>,
     /// Print events only, no hints for people
@@ -258,6 +266,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+    use crate::config::Key;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
         Args::try_parse_from(line.split(' ')).map(|args| args.command)
@@ -270,6 +279,31 @@ mod tests {
             let help = command.render_help().to_string();
             let example = help.rsplit("\n\n").next().unwrap();
             assert!(example.starts_with("Example"), "{help}");
+        }
+    }
+
+    #[test]
+    fn every_setting_is_in_the_readme_as_it_is_in_the_help() {
+        let readme = include_str!("../../README.md");
+        let section = readme.split("\n## Settings\n").nth(1).unwrap().split("\n## ").next().unwrap();
+        let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(rows.len(), Key::ALL.len(), "{rows:#?}");
+        for command in ["host", "connect"] {
+            let args = Args::command();
+            let command = args.find_subcommand(command).unwrap();
+            for (key, row) in Key::ALL.into_iter().zip(&rows) {
+                let arg = command.get_arguments().find(|arg| arg.get_long() == Some(key.name())).unwrap();
+                let help = arg.get_help().unwrap().to_string();
+                let in_brackets = |what: &str| {
+                    let found = help.split_once(what).and_then(|(_, rest)| rest.split_once(']'));
+                    found.unwrap_or_else(|| panic!("{what} is not in {help}")).0.to_owned()
+                };
+                let (name, variable) = (key.name(), key.variable());
+                assert_eq!(in_brackets("[env: "), variable);
+                let default = in_brackets("[default: ");
+                let expected = format!("| `{name}` | `--{name}` | `{variable}` | {default} |");
+                assert_eq!(*row, expected);
+            }
         }
     }
 

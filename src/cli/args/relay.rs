@@ -9,17 +9,19 @@ use crate::config::Typed;
 /// What `host` and `connect` are told of a relay.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct RelayArgs {
-    /// The relay, the same for both ends, such as wss://relay.example.org [default: this machine's own]
+    /// The relay, the same for both ends, such as wss://relay.example.org [env: AGENT_WORMHOLE_RELAY_URL] [default: this
+    /// machine's own]
     #[arg(long, value_name = "URL")]
     pub relay: Option<String>,
-    /// A file with the token of a relay that wants one
+    /// A file with the token of a relay that wants one [env: AGENT_WORMHOLE_RELAY_TOKEN_FILE] [default: no token]
     #[arg(long, value_name = "FILE")]
     pub relay_token_file: Option<PathBuf>,
     /// Certificates (PEM) of authorities to trust beside the system's, for the relay and for an https:// proxy
+    /// [env: AGENT_WORMHOLE_CA] [default: the system's alone]
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// The proxy to the relay: http://, https:// or socks5://[USER:PASSWORD@]HOST:PORT, or none [default: HTTPS_PROXY for
-    /// wss://, HTTP_PROXY for ws://, ALL_PROXY; never for this machine and what NO_PROXY names]
+    /// The proxy that leads to the relay: http://, https:// or socks5://[USER:PASSWORD@]HOST:PORT, or none
+    /// [env: AGENT_WORMHOLE_PROXY] [default: HTTPS_PROXY for wss://, HTTP_PROXY for ws://, else ALL_PROXY]
     #[arg(long, value_name = "URL")]
     pub proxy: Option<String>,
 }
