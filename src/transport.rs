@@ -107,7 +107,7 @@ pub enum TransportEvent {
         /// How many frames of the driver for this link that were: a later one has not left yet.
         frames: u64,
     },
-    /// The link is gone; the transport tries for another.
+    /// The link is gone; the transport tries for another. Told again with a new reason where that takes long.
     Down {
         /// Why, in words.
         why: String,
@@ -180,7 +180,9 @@ pub enum TransportError {
     #[error("the peer closed its connection")]
     LegacyEnd,
     /// The relay's limits make a channel impossible.
-    #[error("the relay takes frames of at most {max_frame} bytes; at least 65536 are needed")]
+    #[error(
+        "the relay takes frames of at most {max_frame} bytes; at least 65536 are needed; use another with --relay"
+    )]
     FrameTooSmall {
         /// What the relay said, in bytes.
         max_frame: u64,

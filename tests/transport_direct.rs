@@ -479,6 +479,22 @@ async fn a_link_that_ends_before_the_proof_ends_the_peer() {
 }
 
 #[tokio::test]
+async fn a_host_that_stays_away_is_said_with_its_reason() {
+    within(async {
+        let (port, mut host) = host();
+        let mut peer = pair(port, &mut host).await;
+        drop(host);
+        down(&mut peer).await;
+        tokio::time::pause();
+        match event(&mut peer).await {
+            TransportEvent::Down { why } => assert!(why.contains("(tcp: connection refused at "), "{why}"),
+            other => panic!("not down: {other:?}"),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn silence_ends_a_proven_link_and_the_peer_dials_again() {
     let (port, mut host) = host();
     let mut peer = within(pair(port, &mut host)).await;

@@ -174,6 +174,29 @@ async fn a_relay_that_forgot_everything_carries_on() {
 }
 
 #[tokio::test]
+async fn a_relay_that_stays_away_is_said_with_its_reason() {
+    within(async {
+        let port = relay().await;
+        let to = watch::Sender::new(port);
+        let (mut host, mut peer) = pair(proxy(&to).await, at(port)).await;
+        // Taken and let go: nobody listens there.
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        to.send(nobody).unwrap();
+        down(&mut host).await;
+        tokio::time::pause();
+        match event(&mut host).await {
+            TransportEvent::Down { why } => assert!(why.contains("(websocket: "), "{why}"),
+            other => panic!("not down: {other:?}"),
+        }
+        tokio::time::resume();
+        to.send(port).unwrap();
+        let link = back(&mut host).await;
+        carries(&mut host, link, &mut peer, 1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_waiting_host_keeps_its_nameplate() {
     within(async {
         let to = watch::Sender::new(relay().await);

@@ -11,6 +11,9 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// The longest pause at all.
 const LONGEST: Duration = Duration::from_secs(5);
 
+/// A connection that is back within this time was not away: why it was not had at once is nobody's concern.
+pub(super) const BLIP: Duration = Duration::from_secs(5);
+
 /// Pauses that double from 100 ms to 5 s. Each is drawn from the upper half of its step, so that many clients of one
 /// relay do not come back in the same instant.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use super::{Transport, TransportError};
 use crate::event::Hop;
@@ -73,7 +74,9 @@ impl Listener {
     /// runtime, which runs the transport as a task.
     #[must_use]
     pub fn start(self, greeting: Bytes) -> Transport {
-        run(Source::Door(Door::new(self.listener, Exam::Handshake(greeting))))
+        // Nobody is dialled, and nothing is said of it.
+        let (_, reasons) = mpsc::channel(1);
+        run(Source::Door(Door::new(self.listener, Exam::Handshake(greeting))), reasons)
     }
 }
 
@@ -81,11 +84,12 @@ impl Listener {
 /// which runs the transport as a task; how the first attempt ends is told as an event.
 #[must_use]
 pub fn dial(host: &str, port: u16) -> Transport {
-    run(Source::Dialer(Dialer::new(host, port)))
+    let (reason, reasons) = mpsc::channel(1);
+    run(Source::Dialer(Dialer::new(host, port, reason)), reasons)
 }
 
-fn run(source: Source) -> Transport {
+fn run(source: Source, reasons: mpsc::Receiver<String>) -> Transport {
     let (transport, ends) = Transport::pair();
-    tokio::spawn(Supervisor::new(ends, source).run());
+    tokio::spawn(Supervisor::new(ends, source, reasons).run());
     transport
 }

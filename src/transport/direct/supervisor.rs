@@ -50,6 +50,8 @@ pub(super) struct Supervisor {
     frames: mpsc::Receiver<OutFrame>,
     control: mpsc::UnboundedReceiver<Control>,
     source: Source,
+    /// Why the source's attempts do not succeed.
+    reasons: mpsc::Receiver<String>,
     link: Option<Link>,
     /// Number of the last link.
     number: u64,
@@ -63,12 +65,13 @@ pub(super) struct Supervisor {
 type Step = ControlFlow<Option<TransportError>>;
 
 impl Supervisor {
-    pub(super) fn new(ends: TransportEnds, source: Source) -> Self {
+    pub(super) fn new(ends: TransportEnds, source: Source, reasons: mpsc::Receiver<String>) -> Self {
         Self {
             events: Outbox::new(ends.events),
             frames: ends.frames,
             control: ends.control,
             source,
+            reasons,
             link: None,
             number: 0,
             phase: Phase::Unproven,
@@ -87,7 +90,7 @@ impl Supervisor {
     }
 
     async fn step(&mut self) -> Step {
-        let Self { events, frames, control, source, link, phase, settling, .. } = self;
+        let Self { events, frames, control, source, reasons, link, phase, settling, .. } = self;
         let (waits, linked, settling) = (events.waits(), link.is_some(), *settling);
         tokio::select! {
             said = control.recv() => self.obey(said),
@@ -95,6 +98,12 @@ impl Supervisor {
                 if settling { self.settle() } else { ControlFlow::Continue(()) }
             }
             happening = happening(link, frames, !waits) => self.note(happening),
+            Some(why) = reasons.recv(), if !waits => {
+                if !linked {
+                    events.put(TransportEvent::Down { why });
+                }
+                ControlFlow::Continue(())
+            }
             found = source.next(linked, *phase), if !settling => match found {
                 Ok(candidate) => {
                     self.raise(candidate);

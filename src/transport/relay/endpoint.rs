@@ -120,7 +120,7 @@ impl FromStr for Endpoint {
         } else if text.starts_with('/') {
             Place::Unix(PathBuf::from(text))
         } else {
-            return Err(EndpointError::Scheme(text.to_owned()));
+            return Err(EndpointError::Scheme(shown(text)));
         };
         Ok(Self::at(place))
     }
@@ -209,10 +209,10 @@ impl Endpoint {
 impl Url {
     fn parse(secure: bool, rest: &str) -> Result<Self, EndpointError> {
         if rest.contains(|c: char| "@?#\\".contains(c) || c.is_whitespace() || c.is_control()) {
-            return Err(EndpointError::Extra(rest.to_owned()));
+            return Err(EndpointError::Extra(shown(rest)));
         }
         if !rest.is_ascii() {
-            return Err(EndpointError::Letters(rest.to_owned()));
+            return Err(EndpointError::Letters(shown(rest)));
         }
         let (authority, path) = rest.split_once('/').map_or((rest, ""), |(a, path)| (a, path));
         let wrong = || EndpointError::Authority(authority.to_owned());
@@ -237,6 +237,11 @@ impl Url {
         let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
         Ok(Self { secure, host: bare.to_owned(), port, authority: authority.to_owned(), prefix })
     }
+}
+
+/// What was written, so that it can stand in a message: what is before an `@` may be a password.
+fn shown(text: &str) -> String {
+    text.rsplit_once('@').map_or(text.to_owned(), |(_, rest)| format!("…@{rest}"))
 }
 
 #[cfg(test)]
@@ -276,6 +281,10 @@ mod tests {
         }
         for text in ["ws://user@host", "ws://a?b", "ws://a#b", "ws://a b", "ws://a\r\nX: y"] {
             assert!(matches!(text.parse::<Endpoint>(), Err(EndpointError::Extra(_))), "{text}");
+        }
+        for text in ["ws://user:hunter2@host", "https://user:hunter2@host", "ws://user:hunter2@h\u{f6}st/a@b"]
+        {
+            assert!(!text.parse::<Endpoint>().unwrap_err().to_string().contains("hunter2"));
         }
     }
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 use agent_wormhole_relay::wire::{
     ClientMessage, ErrorCode, Id, JoinCode, Resume, Role, ServerMessage, Welcome, Words,
 };
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::event::Hop;
-use crate::transport::backoff::Backoff;
+use crate::transport::backoff::{BLIP, Backoff};
 use crate::transport::{LinkLimits, MAX_FRAME, TransportError};
 
 use super::endpoint::Endpoint;
@@ -95,15 +96,20 @@ impl Seat {
         Self { role, id: welcome.seat, boot: welcome.boot, name, channel: None }
     }
 
-    /// Takes the seat back, with one attempt after another until the relay answers for good.
-    pub(super) async fn resume(&self, endpoint: &Endpoint) -> Result<(Socket, Welcome), TransportError> {
+    /// Takes the seat back, with one attempt after another until the relay answers for good. Why it takes so long goes to
+    /// `reasons`, each reason once.
+    pub(super) async fn resume(
+        &self,
+        endpoint: &Endpoint,
+        reasons: &mpsc::Sender<String>,
+    ) -> Result<(Socket, Welcome), TransportError> {
         let (start, mut backoff) = (Instant::now(), Backoff::new());
         let (hello, patience) = match (self.channel, &self.name) {
             (Some(channel), _) => (self.claim(Some(channel), None), Duration::ZERO),
             (None, Name::Nameplate(nameplate)) => (self.claim(None, Some(nameplate.clone())), Duration::ZERO),
             (None, code @ Name::Code(_)) => (code.hello(self.role), NOTICED),
         };
-        let mut known = String::new();
+        let (mut known, mut told) = (String::new(), false);
         loop {
             backoff.wait().await;
             match attempt(endpoint, &hello).await {
@@ -117,7 +123,12 @@ impl Seat {
                     // Once for each reason: attempts go on for as long as the channel lives.
                     if why != known {
                         tracing::info!(hop = e.hop().as_str(), why, "the relay is not reached again yet");
-                        known = why;
+                        known = why.clone();
+                        told = false;
+                    }
+                    // Where nobody has taken the last one yet, this one is told after the next attempt.
+                    if !told && start.elapsed() >= BLIP {
+                        told = reasons.try_send(why).is_ok();
                     }
                 }
             }
@@ -139,7 +150,7 @@ pub(super) async fn attempt(
         let mut socket = Socket::open(endpoint, deadline).await.map_err(SeatError::Open)?;
         socket.say(hello.encode());
         // Nobody sends frames before the welcome.
-        let (_, mut none) = tokio::sync::mpsc::channel(1);
+        let (_, mut none) = mpsc::channel(1);
         loop {
             match socket.next(&mut none, None, true).await {
                 Incoming::Text(text) => match ServerMessage::decode(&text) {

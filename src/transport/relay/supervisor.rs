@@ -54,6 +54,10 @@ pub(super) struct Supervisor {
     socket: Option<Socket>,
     /// The attempts to get another.
     attempt: Option<Attempt>,
+    /// Why they do not succeed.
+    reasons: mpsc::Receiver<String>,
+    /// Where the attempts say so.
+    reason: mpsc::Sender<String>,
     /// Number of the last link.
     number: u64,
     /// The driver believes that frames can flow.
@@ -76,6 +80,7 @@ impl Supervisor {
         limits: LinkLimits,
         socket: Socket,
     ) -> Self {
+        let (reason, reasons) = mpsc::channel(1);
         Self {
             events: Outbox::new(ends.events),
             frames: ends.frames,
@@ -85,6 +90,8 @@ impl Supervisor {
             limits,
             socket: Some(socket),
             attempt: None,
+            reasons,
+            reason,
             number: 0,
             up: false,
             releasing: false,
@@ -107,12 +114,13 @@ impl Supervisor {
     async fn step(&mut self) -> Step {
         let link = self.up.then_some(self.number);
         let legacy = self.phase == Phase::Legacy;
-        let Self { events, frames, control, socket, attempt, given_up, .. } = self;
+        let Self { events, frames, control, socket, attempt, reasons, given_up, .. } = self;
         let waits = events.waits();
         tokio::select! {
             said = control.recv() => self.obey(said),
             () = events.flush(false), if waits => ControlFlow::Continue(()),
             incoming = incoming(socket, frames, link, !waits) => self.note(incoming),
+            Some(why) = reasons.recv(), if !waits => self.still_down(why),
             Some(()) = over(given_up), if legacy => ControlFlow::Break(Err(TransportError::LegacyEnd)),
             Some(found) = found(attempt) => {
                 self.attempt = None;
@@ -281,8 +289,16 @@ impl Supervisor {
             return ControlFlow::Break(Err(TransportError::LegacyEnd));
         }
         self.lower(why);
-        let (seat, endpoint) = (self.seat.clone(), Arc::clone(&self.endpoint));
-        self.attempt = Some(Box::pin(async move { seat.resume(&endpoint).await }));
+        let (seat, endpoint, reason) = (self.seat.clone(), Arc::clone(&self.endpoint), self.reason.clone());
+        self.attempt = Some(Box::pin(async move { seat.resume(&endpoint, &reason).await }));
+        ControlFlow::Continue(())
+    }
+
+    /// Why a proven channel is without a link for so long.
+    fn still_down(&mut self, why: String) -> Step {
+        if self.phase == Phase::Proven && self.attempt.is_some() {
+            self.events.put(TransportEvent::Down { why });
+        }
         ControlFlow::Continue(())
     }
 
