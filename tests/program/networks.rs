@@ -14,6 +14,8 @@ use crate::fixture::world::{Relay, World};
 
 /// The relay's name, which no resolver knows: only a proxy leads there.
 const NAME: &str = "relay.test";
+/// A name that cannot be: a part of one has 63 letters at most, so no resolver is asked.
+const NOWHERE: &str = "nowhere-nowhere-nowhere-nowhere-nowhere-nowhere-nowhere-nowhere-nowhere.test";
 /// Stands in every password.
 const PASSWORD: &str = "hunter2";
 /// `user:hunter2 and %` as HTTP wants to see it.
@@ -195,9 +197,9 @@ fn a_proxy_that_does_not_lead_on_is_the_step_that_failed() {
         &["connection refused at 127.0.0.1:1", "--proxy none"],
     );
     says(
-        &through("http://u:hunter2@proxy.invalid"),
+        &through(&format!("http://u:hunter2@{NOWHERE}")),
         "proxy",
-        &["http://proxy.invalid:80", "name", "--proxy none"],
+        &[NOWHERE, ":80 ", "name", "--proxy none"],
     );
     // What speaks no TLS, and what is vouched for by nobody.
     says(&through(&strict.url("https", "u:hunter2@")), "proxy", &["TLS", "http://"]);
@@ -238,11 +240,11 @@ fn what_is_set_and_cannot_be_is_a_usage_error_without_a_password() {
 fn no_proxy_and_this_machine_are_reached_without_one() {
     let world = World::new();
     let dead = "http://127.0.0.1:1";
-    let args = ["host", "--relay", &format!("ws://{NAME}")];
+    let args = ["host", "--relay", &format!("ws://{NOWHERE}")];
     let spared = [("ALL_PROXY", dead), ("NO_PROXY", "other.test, .test")];
-    says(&failed(with(world.command(&args), &spared)).0, "name", &["ws://relay.test", "name"]);
+    says(&failed(with(world.command(&args), &spared)).0, "name", &[NOWHERE, "spelling"]);
     let without = with(world.command(&[&args[..], &["--proxy", "none"]].concat()), &spared[..1]);
-    says(&failed(without).0, "name", &[NAME]);
+    says(&failed(without).0, "name", &[NOWHERE]);
     let relay = world.relay();
     used(pair(&world, &["--relay", &relay.url()], &[("HTTP_PROXY", dead), ("ALL_PROXY", dead)]));
 }

@@ -154,8 +154,8 @@ impl Proxy {
             _ => return Err(NoProxy),
         };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or(NoProxy)?;
-        let written = uri.authority().map(|authority| authority.as_str().trim_start_matches(host));
-        let port = match written.and_then(|rest| rest.strip_prefix(':')) {
+        let behind = uri.authority().and_then(|authority| authority.as_str().strip_prefix(host));
+        let port = match behind.and_then(|rest| rest.strip_prefix(':')) {
             None => usual,
             Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or(NoProxy)?,
         };
