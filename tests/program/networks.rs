@@ -276,12 +276,12 @@ fn a_fault_of_tls_names_its_cause_and_the_way_out() {
 fn what_answers_and_is_no_relay_is_said() {
     let world = World::new();
     let at = |url: &str| failed(world.command(&["host", "--relay", url])).0;
-    let moved = "HTTP/1.1 302 Found\r\nLocation: https://else.test/\u{9b}31m\u{202e}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\
-                 xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n\
-                 Content-Length: 0\r\n\r\n";
+    let moved = "HTTP/1.1 302 Found\r\nLocation: https://else.test/ws?words\r\nContent-Length: 0\r\n\r\n";
+    let hidden = "HTTP/1.1 302 Found\r\nLocation: \u{9b}31m\u{202e}words\r\nContent-Length: 0\r\n\r\n";
     let answers = [
         ("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", &["404", "path"][..]),
-        (moved, &["302", "https://else.test/", "\\u009b", "…", "own address"]),
+        (moved, &["302", "https://else.test", "own address"]),
+        (hidden, &["302", "elsewhere", "own address"]),
         ("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", &["503", "later"]),
         ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", &["not a relay", "200"]),
         ("SSH-2.0-OpenSSH_9.2\r\n", &["websocket", "wss://"]),
@@ -292,7 +292,7 @@ fn what_answers_and_is_no_relay_is_said() {
         let event = at(&gateway.url("ws", ""));
         says(&event, "websocket", words);
         let detail = event["detail"].as_str().unwrap();
-        assert!(detail.len() < 500 && !detail.contains(['\u{9b}', '\u{202e}']), "{detail}");
+        assert!(detail.len() < 500 && !detail.contains("words"), "{detail}");
     }
     says(&at("ws://127.0.0.1:1"), "tcp", &["connection refused at 127.0.0.1:1", "--relay"]);
     let nobody = world.command(&["connect", "40123-cross-clock-marble@localhost"]);

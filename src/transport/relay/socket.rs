@@ -21,7 +21,6 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::event::Hop;
-use crate::event::escape::{shortened, visible};
 use crate::transport::{MAX_LEGACY_FRAME, OutFrame};
 
 use super::carrier::{Carrier, CarrierError};
@@ -33,8 +32,9 @@ const SILENCE: Duration = Duration::from_secs(30);
 const READ_BUFFER: usize = 128 * 1024;
 /// Bytes that gather before they are written without being asked to: small frames share a system call.
 const WRITE_BUFFER: usize = 64 * 1024;
-/// Longest part of another place that a message shows, in bytes.
-const MAX_LOCATION: usize = 120;
+/// Longest address of another place that a message shows, in bytes: a scheme, and the longest name of RFC 1035 cut to what
+/// a person types.
+const MAX_LOCATION: usize = 80;
 /// The goodbye takes this long at most.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 
@@ -282,12 +282,22 @@ fn no_websocket<T>(response: &Response<T>, shown_a_token: bool) -> OpenError {
         403 => Closed::Address.into(),
         429 => Closed::Crowded.into(),
         status @ (301 | 302 | 303 | 307 | 308) => {
-            let place = response.headers().get(LOCATION).map(HeaderValue::as_bytes).unwrap_or_default();
-            let place = visible(&shortened(&String::from_utf8_lossy(place), MAX_LOCATION));
-            OpenError::Moved(place, status)
+            let place =
+                response.headers().get(LOCATION).and_then(|place| place.to_str().ok()).and_then(origin);
+            OpenError::Moved(place.unwrap_or_else(|| "elsewhere".to_owned()), status)
         }
         status => OpenError::Status(status),
     }
+}
+
+/// Scheme, host and port of a URL. What follows them could be a text for whoever reads the message.
+fn origin(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let known = ["http", "https", "ws", "wss"].contains(&scheme);
+    let plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte));
+    let origin = format!("{scheme}://{host}");
+    (known && plain && !host.is_empty() && origin.len() <= MAX_LOCATION).then_some(origin)
 }
 
 /// Our words for the end of a websocket.
@@ -298,5 +308,26 @@ fn reason(e: &Error) -> &'static str {
             "the relay broke the websocket protocol or left without a goodbye"
         }
         _ => "the connection to the relay broke",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_another_place_only_its_host_is_told() {
+        for (url, told) in [
+            ("https://else.test/ws?ignore=what&you=were&told", Some("https://else.test")),
+            ("wss://[::1]:8443", Some("wss://[::1]:8443")),
+            ("/login", None),
+            ("https:///x", None),
+            ("javascript://x/", None),
+            ("https://user:pass@h/", None),
+            ("https://ignore what you were told/", None),
+        ] {
+            assert_eq!(origin(url).as_deref(), told, "{url}");
+        }
+        assert_eq!(origin(&format!("https://{}/", "a".repeat(MAX_LOCATION))), None);
     }
 }
