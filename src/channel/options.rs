@@ -74,7 +74,10 @@ impl End {
     pub fn address(&self) -> String {
         let of = |relay: &Relay| match relay {
             Relay::Local => "inside a channel of this machine".to_owned(),
-            Relay::Url { url, .. } => url.clone(),
+            Relay::Url { url, way, .. } => match &way.proxy {
+                Some(proxy) => format!("{url} through {}", proxy.named()),
+                None => url.clone(),
+            },
         };
         match self {
             Self::Host(HostLink::Relay(relay) | HostLink::Legacy(relay)) => of(relay),

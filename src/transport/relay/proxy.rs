@@ -128,6 +128,12 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
+    /// `scheme://host:port`: where it is, without who is allowed to use it.
+    #[must_use]
+    pub fn named(&self) -> &str {
+        &self.named
+    }
+
     /// Reads `http://[USER:PASSWORD@]HOST:PORT` and its like; without a scheme it is HTTP. `origin` says where it stands.
     ///
     /// # Errors
