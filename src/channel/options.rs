@@ -15,6 +15,10 @@ use crate::rundir::RuntimeDir;
 /// nobody ever will, and ends the channel.
 pub type Lines = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
 
+/// Blocks until nobody reads standard output any more, on a thread of its own. `true` ends the channel; `false`: nobody
+/// is to read it any more.
+pub type Unread = Box<dyn FnOnce() -> bool + Send>;
+
 /// Everything a channel needs to know before it starts.
 pub struct Options {
     /// Which end this is, and how it reaches the other.
@@ -37,8 +41,10 @@ pub struct Options {
     pub cwd: PathBuf,
     /// Standard output.
     pub lines: Lines,
-    /// Blocks until nobody reads standard output any more, on a thread of its own; that ends the channel.
-    pub unread: Option<Box<dyn FnOnce() + Send>>,
+    /// Waits for the end of its reader.
+    pub unread: Option<Unread>,
+    /// It runs in the background: no terminal and no shell ends it with SIGHUP.
+    pub detached: bool,
 }
 
 /// Prints no code.

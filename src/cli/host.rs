@@ -5,19 +5,25 @@
 use std::net::{IpAddr, UdpSocket};
 
 use super::args::{ChannelArgs, HostArgs, MountArg};
+use super::detach::{self, Ground};
 use super::exit::{Exit, Failure};
 use super::output;
-use crate::channel::options::{End, HostLink, MountChoice, Options};
+use crate::channel::options::{End, HostLink, Lines, MountChoice, Options, Unread};
 use crate::config::Outside;
 
 /// Addresses of the documentation ranges: nothing is there, and nothing is sent to them. Asking which of our own
 /// addresses would be used towards them finds the one that other machines see.
 const OUTSIDE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
 
-pub(super) fn run(args: HostArgs) -> Result<Exit, Failure> {
+pub(super) fn run(args: HostArgs, ground: Ground) -> Result<Exit, Failure> {
+    if let (true, Ground::Fore(typed)) = (args.channel.background.detach, &ground) {
+        return detach::start("host", typed, None);
+    }
     let quiet = args.channel.json;
     let link = link(&args)?;
-    let options = options(End::Host(link), args.channel)?;
+    // A warning that follows the first event belongs to it.
+    let up_at = if args.legacy { "legacy_code" } else { "channel" };
+    let options = options(End::Host(link), args.channel, streams(ground, up_at)?)?;
     if !quiet && output::person_watches() {
         output::note("The next line holds the code. Give it to the other end, and to nobody else.");
     }
@@ -34,7 +40,11 @@ fn link(args: &HostArgs) -> Result<HostLink, Failure> {
 }
 
 /// What `host` and `connect` have in common, checked.
-pub(super) fn options(end: End, args: ChannelArgs) -> Result<Options, Failure> {
+pub(super) fn options(
+    end: End,
+    args: ChannelArgs,
+    (lines, unread): (Lines, Unread),
+) -> Result<Options, Failure> {
     let mount = match args.mount {
         MountArg::Auto => MountChoice::Auto,
         MountArg::Fuse => MountChoice::Fuse,
@@ -50,8 +60,23 @@ pub(super) fn options(end: End, args: ChannelArgs) -> Result<Options, Failure> {
         timeout: args.timeout,
         runtime: super::runtime()?,
         cwd: super::cwd()?,
-        lines: Box::new(output::data),
-        unread: Some(Box::new(output::until_unread)),
+        lines,
+        unread: Some(unread),
+        detached: args.background.detach,
+    })
+}
+
+/// Where events go, and what tells that nobody reads them; in the background until the event of this word.
+pub(super) fn streams(ground: Ground, up_at: &'static str) -> Result<(Lines, Unread), Failure> {
+    Ok(match ground {
+        Ground::Fore(_) => {
+            let unread = || {
+                output::until_unread();
+                true
+            };
+            (Box::new(output::data), Box::new(unread))
+        }
+        Ground::Back(caller) => caller.streams(up_at).map_err(anyhow::Error::from)?,
     })
 }
 
