@@ -101,9 +101,7 @@ impl Wanted {
             Self::Connected => {
                 line.kind == "status" && (line.event == "connected" || line.event == "reconnected")
             }
-            Self::Name(name) => {
-                is_item && !name.is_empty() && (line.name == *name || line.sent_as == *name)
-            }
+            Self::Name(name) => is_item && !name.is_empty() && (line.name == *name || line.sent_as == *name),
         }
     }
 

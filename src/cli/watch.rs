@@ -70,7 +70,8 @@ pub(super) fn gone(channel: &Channel) -> Failure {
     Failure::new(
         Exit::Unreachable,
         format!(
-            "channel {} has ended without a last event: its process ({}) was killed; host or connect again",
+            "channel {} has ended and its last event cannot be read: its process ({}) was killed, or this one came too \
+             late; host or connect again",
             channel.nameplate, channel.pid
         ),
     )

@@ -379,7 +379,7 @@ fn who_watches_or_waits_for_a_channel_that_was_killed_is_told() {
             let ended = process.finish();
             assert_eq!((ended.code, ended.out.len()), (Some(4), 0), "{mount}: {ended:?}");
             let says =
-                format!("channel {number} has ended without a last event: its process ({pid}) was killed");
+                format!("channel {number} has ended and its last event cannot be read: its process ({pid})");
             assert!(ended.err.contains(&says), "{mount}: {ended:?}");
         }
         // Nothing is left to watch, and that is told otherwise.

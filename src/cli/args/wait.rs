@@ -9,17 +9,21 @@ use clap::builder::NonEmptyStringValueParser;
 use super::{RoleArg, quantity};
 
 /// After the flags of `wait --help`.
-pub const AFTER: &str = "WHAT is one of these, and without --for it is any text, file or directory from the peer:
+pub const AFTER: &str = "WHAT is one of these; without --for it is any text, file or directory from the peer:
   text       a text
   file       a file or a directory
-  connected  the peer is connected (or connected again)
-  NAME       the file or directory that is in inbox/ under this name, or was sent with it (`sent_as`);
-             ./text, ./file and ./connected are names
+  connected  the peer is connected, or connected again
+  NAME       a file or directory of this name in inbox/, or sent with it (`sent_as`);
+             ./text, ./file and ./connected are names, too
 
 What came before is found, too: give --since the \"seq\" of the last event that you have seen.
 
-Exit codes: 0 it came and stands on standard output; 4 it cannot come any more, for the channel or the peer has
-closed or its process was killed; 5 timeout; 6 NAME was refused, and standard error says why.
+Exit codes:
+  0  it came; its event stands on standard output
+  2  no such channel is running here
+  4  it cannot come any more: the channel or the peer has closed, or its process was killed
+  5  timeout
+  6  NAME was refused; the reason stands on standard error
 
 Examples:
   agent-wormhole wait 9471 --for report.pdf --timeout 10m
