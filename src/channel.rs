@@ -24,6 +24,7 @@ mod tests;
 use agent_wormhole_mount::dir::OpenError;
 use agent_wormhole_mount::mounted::MountError;
 
+use crate::event::Exit;
 use crate::rundir::RundirError;
 pub use start::run;
 
@@ -55,6 +56,21 @@ impl Ending {
         match self {
             Self::Done | Self::Undelivered | Self::Protocol | Self::Interrupted => true,
             Self::Internal | Self::HandshakeFailed | Self::Unreachable | Self::Timeout => false,
+        }
+    }
+
+    /// How the program ends with it.
+    #[must_use]
+    pub const fn exit(self) -> Exit {
+        match self {
+            Self::Done => Exit::Done,
+            Self::Internal => Exit::Internal,
+            Self::HandshakeFailed => Exit::HandshakeFailed,
+            Self::Unreachable => Exit::Unreachable,
+            Self::Timeout => Exit::Timeout,
+            Self::Undelivered => Exit::Undelivered,
+            Self::Protocol => Exit::Protocol,
+            Self::Interrupted => Exit::Interrupted,
         }
     }
 

@@ -7,8 +7,12 @@
 pub mod args;
 /// `agent-wormhole close`.
 mod close;
+/// `agent-wormhole completions`.
+mod completions;
 /// `agent-wormhole connect`.
 pub mod connect;
+/// `--detach`.
+mod detach;
 /// Exit codes.
 pub mod exit;
 /// `agent-wormhole flush`.
@@ -31,7 +35,12 @@ mod settings;
 mod status;
 /// What other users and crash handlers see of this process.
 mod title;
+/// `agent-wormhole wait`.
+mod wait;
+/// `agent-wormhole watch`.
+mod watch;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,9 +51,10 @@ use anyhow::Context as _;
 use zeroize::Zeroizing;
 
 use self::args::{Args, Command};
+use self::detach::{Ground, Typed};
 use self::exit::{Exit, Failure};
 use self::output::bars::Bars;
-use crate::channel::{self, ChannelError, Ending};
+use crate::channel::{self, ChannelError};
 use crate::crypto::pake::Role;
 use crate::rundir::{Channel, RuntimeDir, find};
 
@@ -55,8 +65,25 @@ pub fn run() -> ExitCode {
         title::forbid_dumps();
         return agent_wormhole_mount::bell::run();
     }
-    let exit = std::panic::catch_unwind(command).unwrap_or(Exit::Internal);
+    let exit = std::panic::catch_unwind(begin).unwrap_or(Exit::Internal);
     ExitCode::from(exit.code())
+}
+
+/// What was typed, here or by whoever started this in the background.
+fn begin() -> Exit {
+    if !detach::is_background() {
+        let typed: Vec<OsString> = std::env::args_os().collect();
+        return command(typed.clone(), Ground::Fore(Typed::new(typed)));
+    }
+    match detach::begin() {
+        Ok((typed, caller)) => command(typed, Ground::Back(caller)),
+        Err(failure) => failed(&failure),
+    }
+}
+
+fn failed(failure: &Failure) -> Exit {
+    output::failure(&failure.why);
+    failure.exit
 }
 
 /// Whether this is the child of a mounted channel: no command for people, so it is in no help.
@@ -64,8 +91,8 @@ fn is_bell() -> bool {
     std::env::args_os().skip(1).eq(["bell"])
 }
 
-fn command() -> Exit {
-    let Parsed { program: args, settings } = match config::parse::<Args>(std::env::args_os(), Some("relay")) {
+fn command(typed: Vec<OsString>, ground: Ground) -> Exit {
+    let Parsed { program: args, settings } = match config::parse::<Args>(typed, Some("relay")) {
         Ok(parsed) => parsed,
         Err(error) => {
             output::usage(&error);
@@ -75,18 +102,18 @@ fn command() -> Exit {
     title::hide(&Zeroizing::new(args.command.secrets()));
     title::forbid_dumps();
     let done = match args.command {
-        Command::Host(args) => host::run(args),
-        Command::Connect(args) => connect::run(args),
+        Command::Host(args) => host::run(args, ground),
+        Command::Connect(args) => connect::run(args, ground),
         Command::Send(args) => send::run(args),
         Command::Flush(args) => flush::run(&args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Wait(args) => wait::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Close(args) => close::run(&args),
         Command::Relay(args) => relay::run(*args, settings),
+        Command::Completions(args) => completions::run(&args),
     };
-    done.unwrap_or_else(|failure| {
-        output::failure(&failure.why);
-        failure.exit
-    })
+    done.unwrap_or_else(|failure| failed(&failure))
 }
 
 /// Hands a channel over to the driver, in the foreground, until it ends. A person at a terminal sees bars of what is on
@@ -114,16 +141,7 @@ fn start(mut options: channel::options::Options, quiet: bool) -> Result<Exit, Fa
             Failure { exit: Exit::Internal, why: error.into() }
         }
     })?;
-    Ok(match ending {
-        Ending::Done => Exit::Done,
-        Ending::Internal => Exit::Internal,
-        Ending::HandshakeFailed => Exit::HandshakeFailed,
-        Ending::Unreachable => Exit::Unreachable,
-        Ending::Timeout => Exit::Timeout,
-        Ending::Undelivered => Exit::Undelivered,
-        Ending::Protocol => Exit::Protocol,
-        Ending::Interrupted => Exit::Interrupted,
-    })
+    Ok(ending.exit())
 }
 
 /// The runtime directory, after what dead channels left has been swept.

@@ -8,6 +8,8 @@
 mod channel;
 /// The one escaper.
 pub mod escape;
+/// Exit codes.
+mod exit;
 /// The steps of a way to the other end.
 mod hop;
 /// `status.json`.
@@ -19,6 +21,7 @@ use jiff::Timestamp;
 
 pub use self::channel::{ChannelEvent, Via};
 use self::escape::{push_json, shortened};
+pub use self::exit::Exit;
 pub use self::hop::Hop;
 
 /// Longest body that stands in a line, in bytes; a longer text has `saved_to` and `size` only.
@@ -87,6 +90,7 @@ impl Event {
                 let mut line = Line::from("file", "peer");
                 line.number("id", file.id);
                 line.text("name", &file.name);
+                line.sent_as(file.sent_as.as_deref());
                 line.number("size", file.size);
                 line.text("saved_to", &file.saved_to);
                 line.end(stamp)
@@ -95,6 +99,7 @@ impl Event {
                 let mut line = Line::from("dir", "peer");
                 line.number("id", dir.id);
                 line.text("name", &dir.name);
+                line.sent_as(dir.sent_as.as_deref());
                 line.maybe_number("files", dir.files);
                 line.maybe_number("size", dir.size);
                 line.text("saved_to", &dir.saved_to);
@@ -137,6 +142,8 @@ pub struct FileEvent {
     pub id: u64,
     /// Name it was saved under, relative to `inbox/`.
     pub name: String,
+    /// Name it was sent with, where that is another one.
+    pub sent_as: Option<String>,
     /// Bytes.
     pub size: u64,
     /// Absolute path.
@@ -150,6 +157,8 @@ pub struct DirEvent {
     pub id: u64,
     /// Name it was saved under, relative to `inbox/`.
     pub name: String,
+    /// Name it was sent with, where that is another one.
+    pub sent_as: Option<String>,
     /// Files in it, where it came as a whole.
     pub files: Option<u64>,
     /// Bytes in it, where it came as a whole.
@@ -331,6 +340,7 @@ impl StatusEvent {
             Self::Closed(closed) => {
                 line.detail(&closed.detail);
                 line.names("undelivered", "undelivered_more", &closed.undelivered, closed.undelivered_more);
+                line.number("exit", closed.exit.code().into());
             }
             Self::ConnectionFailed { hop, detail } => {
                 line.text("hop", hop.as_str());
@@ -419,6 +429,8 @@ pub struct ClosedEvent {
     pub undelivered: Vec<String>,
     /// How many more of them there are.
     pub undelivered_more: u64,
+    /// How `host` or `connect` ends.
+    pub exit: Exit,
 }
 
 /// Bytes that a line rarely exceeds. The one with the code must not grow: each growth leaves a copy behind.
@@ -477,6 +489,12 @@ impl Line {
     fn body(&mut self, body: Option<&str>) {
         if let Some(body) = body.filter(|body| body.len() <= MAX_BODY) {
             self.text("body", body);
+        }
+    }
+
+    fn sent_as(&mut self, name: Option<&str>) {
+        if let Some(name) = name {
+            self.text("sent_as", &shortened(name, MAX_FOREIGN_NAME));
         }
     }
 

@@ -5,6 +5,7 @@ pub mod code;
 pub mod config;
 pub mod crypto;
 pub mod event;
+pub mod follow;
 pub mod frame;
 pub mod item;
 pub mod rundir;

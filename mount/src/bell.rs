@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+pub use child::close_others;
 pub use process::Options;
 use process::Process;
 use protocol::Command;

@@ -18,6 +18,9 @@ pub type Lines = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
 
 /// Is shown the state each time that it is written, at most five times a second. Must not block.
 pub type Progress = Box<dyn FnMut(&ChannelState) + Send>;
+/// Blocks until nobody reads standard output any more, on a thread of its own. `true` ends the channel; `false`: nobody
+/// is to read it any more.
+pub type Unread = Box<dyn FnOnce() -> bool + Send>;
 
 /// Everything a channel needs to know before it starts.
 pub struct Options {
@@ -43,8 +46,10 @@ pub struct Options {
     pub lines: Lines,
     /// Whoever shows progress.
     pub progress: Option<Progress>,
-    /// Blocks until nobody reads standard output any more, on a thread of its own; that ends the channel.
-    pub unread: Option<Box<dyn FnOnce() + Send>>,
+    /// Waits for the end of the reader of `lines`.
+    pub unread: Option<Unread>,
+    /// It runs in the background: no terminal and no shell ends it with SIGHUP.
+    pub detached: bool,
 }
 
 /// Prints no code.

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::backend::{self, Chosen};
 use super::driver::{Driver, Inputs, Notice, Parts};
 use super::journal::Journal;
-use super::options::{End, HostLink, Lines, Options, PeerLink, Progress};
+use super::options::{End, HostLink, Lines, Options, PeerLink, Progress, Unread};
 use super::reader::Reader;
 use super::report::Report;
 use super::store::Store;
@@ -70,7 +70,7 @@ pub fn run(options: Options) -> Result<Ending, ChannelError> {
 }
 
 async fn channel(mut options: Options) -> Result<Ending, ChannelError> {
-    let (notice, mut notices) = signals().map_err(ChannelError::Runtime)?;
+    let (notice, mut notices) = signals(options.detached).map_err(ChannelError::Runtime)?;
     if let Some(until_unread) = options.unread.take() {
         watch(until_unread, notice.clone());
     }
@@ -153,8 +153,12 @@ pub(super) async fn finish(driver: Driver, journal: &Journal, ending: Ending) ->
     let (undelivered, all) = mailbox.undelivered(MAX_NAMES);
     let more = all.saturating_sub(undelivered.len()) as u64;
     let ending = if all > 0 && ending.may_leave_undelivered() { Ending::Undelivered } else { ending };
-    let closed =
-        ClosedEvent { detail: ending.detail().map(str::to_owned), undelivered, undelivered_more: more };
+    let closed = ClosedEvent {
+        detail: ending.detail().map(str::to_owned),
+        undelivered,
+        undelivered_more: more,
+        exit: ending.exit(),
+    };
     journal.event(&Event::Status(StatusEvent::Closed(closed)));
     journal.finish(LAST_READ);
     ending
@@ -176,8 +180,8 @@ async fn reach(
         },
         Some(notice) = notices.recv() => {
             let ending = if notice == Notice::Interrupt { Ending::Interrupted } else { Ending::Done };
-            let detail = ending.detail().map(str::to_owned);
-            (StatusEvent::Closed(ClosedEvent { detail, ..ClosedEvent::default() }), ending)
+            let (detail, exit) = (ending.detail().map(str::to_owned), ending.exit());
+            (StatusEvent::Closed(ClosedEvent { detail, exit, ..ClosedEvent::default() }), ending)
         }
         () = tokio::time::sleep(patience) => {
             let why = "the relay did not answer in time; check its address and the network, or give a longer --timeout";
@@ -276,10 +280,11 @@ fn unusable(why: &str) -> TransportError {
 }
 
 /// Waits on a thread of its own, which ends with the process.
-fn watch(until_unread: Box<dyn FnOnce() + Send>, notice: UnboundedSender<Notice>) {
+fn watch(until_unread: Unread, notice: UnboundedSender<Notice>) {
     let watching = std::thread::Builder::new().name("stdout".into()).spawn(move || {
-        until_unread();
-        notify(&notice, Notice::Unread);
+        if until_unread() {
+            notify(&notice, Notice::Unread);
+        }
     });
     if let Err(error) = watching {
         tracing::warn!(%error, "the end of standard output will be noticed late");
@@ -291,8 +296,8 @@ fn notify(notices: &UnboundedSender<Notice>, notice: Notice) {
     let _ = notices.send(notice);
 }
 
-/// Signals as notices.
-fn signals() -> std::io::Result<(UnboundedSender<Notice>, UnboundedReceiver<Notice>)> {
+/// Signals as notices; what is detached has no terminal that could hang up.
+fn signals(detached: bool) -> std::io::Result<(UnboundedSender<Notice>, UnboundedReceiver<Notice>)> {
     let (sender, receiver) = unbounded_channel();
     for (kind, notice) in [
         (SignalKind::interrupt(), Notice::Interrupt),
@@ -301,7 +306,9 @@ fn signals() -> std::io::Result<(UnboundedSender<Notice>, UnboundedReceiver<Noti
     ] {
         let mut signal = signal(kind)?;
         let sender = sender.clone();
-        tokio::spawn(async move { while signal.recv().await.is_some() && sender.send(notice).is_ok() {} });
+        let passed_over = detached && kind == SignalKind::hangup();
+        let tell = move || passed_over || sender.send(notice).is_ok();
+        tokio::spawn(async move { while signal.recv().await.is_some() && tell() {} });
     }
     Ok((sender, receiver))
 }
@@ -331,6 +338,7 @@ mod tests {
             progress: None,
             lines: Box::new(move |line| told.send(line.to_owned()).map_err(std::io::Error::other)),
             unread: None,
+            detached: false,
         };
         (options, lines, place)
     }
@@ -353,7 +361,7 @@ mod tests {
             connection
         });
         assert_eq!(ending.err(), Some(Ending::Interrupted));
-        assert!(lines.recv().unwrap().contains(r#""event":"closed","detail":"interrupted""#));
+        assert!(lines.recv().unwrap().contains(r#""event":"closed","detail":"interrupted","exit":130"#));
     }
 
     #[tokio::test(start_paused = true)]

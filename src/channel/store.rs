@@ -394,6 +394,7 @@ impl Worker {
             Ok(saved) => {
                 let event = DirEvent {
                     id: id.0,
+                    sent_as: sent_as(&name, &saved.name),
                     name: saved.name,
                     files: Some(files),
                     size: Some(bytes),
@@ -454,13 +455,19 @@ fn saved_event(
 ) -> Event {
     let Saved { path, name, size } = saved;
     let (id, saved_to) = (id.0, path.to_string_lossy().into_owned());
+    let sent_as = sent_as(&head.name, &name);
     match head.kind {
         ItemKind::Text => Event::Text(TextEvent { id, size, saved_to, body, pending, pending_more }),
-        ItemKind::File => Event::File(FileEvent { id, name, size, saved_to }),
+        ItemKind::File => Event::File(FileEvent { id, sent_as, name, size, saved_to }),
         ItemKind::Dir | ItemKind::Group => {
-            Event::Dir(DirEvent { id, name, files: None, size: None, saved_to })
+            Event::Dir(DirEvent { id, sent_as, name, files: None, size: None, saved_to })
         }
     }
+}
+
+/// The name that an item was sent with, where it could not be saved under it.
+fn sent_as(sent: &str, saved: &str) -> Option<String> {
+    (sent.trim_end_matches('/') != saved).then(|| sent.to_owned())
 }
 
 const fn kind(kind: ItemKind) -> mount::Kind {

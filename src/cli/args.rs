@@ -3,8 +3,16 @@
 //! Owns the commands, their flags and their help. Reads no environment and checks nothing that needs more than the
 //! text itself.
 
+/// `agent-wormhole completions`.
+mod completions;
+/// `--detach`.
+mod detach;
 /// What whoever uses a relay types.
 mod relay;
+/// `agent-wormhole wait`.
+mod wait;
+/// `agent-wormhole watch`.
+mod watch;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +20,11 @@ use std::time::Duration;
 use agent_wormhole_relay::cli::RelayCommand;
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use self::completions::CompletionsArgs;
+pub use self::detach::DetachArgs;
 pub use self::relay::RelayArgs;
+pub use self::wait::WaitArgs;
+pub use self::watch::WatchArgs;
 use super::quantity;
 use crate::crypto::pake::Role;
 
@@ -42,11 +54,12 @@ pub struct Args {
 /// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a channel, print its code, and keep it open in the foreground
+    /// Make a channel, print its code, and keep it open
     #[command(after_help = format!("{SETTINGS}\n\nExamples:\n  agent-wormhole host --timeout 10m\n  \
-                                    agent-wormhole host --relay wss://relay.example.org --ca authority.pem"))]
+                            agent-wormhole host --detach               # returns with the code\n  \
+                            agent-wormhole host --relay wss://relay.example.org --ca authority.pem"))]
     Host(HostArgs),
-    /// Enter a channel with its code, and keep it open in the foreground
+    /// Enter a channel with its code, and keep it open
     #[command(after_help = format!("{SETTINGS}\n\nExamples:\n  agent-wormhole connect 9471-cross-clock-marble\n  \
                             agent-wormhole connect 40123-cross-clock-marble@laptop.local\n  \
                             agent-wormhole connect - < code.txt        # keeps the code out of `ps`"))]
@@ -59,6 +72,12 @@ pub enum Command {
     /// Wait until the peer has stored everything that was sent
     #[command(after_help = "Example:\n  agent-wormhole flush 9471 --timeout 10m")]
     Flush(FlushArgs),
+    /// Print the events of a channel: those of the past, and each as it comes
+    #[command(after_help = watch::AFTER)]
+    Watch(WatchArgs),
+    /// Wait for a text, a file or the peer, print its event, and return
+    #[command(after_help = wait::AFTER)]
+    Wait(WaitArgs),
     /// Show the channels of this machine
     #[command(after_help = "Example:\n  agent-wormhole status --json")]
     Status(StatusArgs),
@@ -69,16 +88,21 @@ pub enum Command {
     #[command(after_help = "Example:\n  agent-wormhole relay --listen 0.0.0.0:8787\n  \
                             agent-wormhole host --relay ws://relay.example.org:8787   # elsewhere")]
     Relay(Box<RelayCommand>),
+    /// Print what a shell needs to complete these commands
+    #[command(after_help = completions::AFTER)]
+    Completions(CompletionsArgs),
 }
 
 impl Command {
     /// Arguments that may hold the words of a code, or a password.
     pub(super) fn secrets(&self) -> Vec<String> {
         let given: Vec<&String> = match self {
-            Self::Host(_) | Self::Relay(_) => Vec::new(),
+            Self::Host(_) | Self::Relay(_) | Self::Completions(_) => Vec::new(),
             Self::Connect(args) => args.code.iter().collect(),
             Self::Send(args) => vec![&args.channel],
             Self::Flush(args) => vec![&args.channel],
+            Self::Watch(args) => vec![&args.channel],
+            Self::Wait(args) => vec![&args.channel],
             Self::Status(args) => args.channel.iter().collect(),
             Self::Close(args) => vec![&args.channel],
         };
@@ -122,6 +146,9 @@ pub struct ChannelArgs {
     /// Print events only, no hints for people
     #[arg(long)]
     pub json: bool,
+    /// In the background.
+    #[command(flatten)]
+    pub background: DetachArgs,
 }
 
 /// `agent-wormhole host`.
@@ -329,6 +356,10 @@ mod tests {
             "agent-wormhole send 1 hi --role guest",
             "agent-wormhole flush",
             "agent-wormhole close",
+            "agent-wormhole watch",
+            "agent-wormhole watch 1 --since x",
+            "agent-wormhole wait 1 --timeout 0s",
+            "agent-wormhole completions tcsh",
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
@@ -369,6 +400,8 @@ mod tests {
         let hidden = secrets("agent-wormhole host --relay wss://r --proxy http://u:p@h");
         assert_eq!(hidden, ["http://u:p@h", "--proxy=http://u:p@h"]);
         assert!(secrets("agent-wormhole host --relay wss://r --proxy http://h").is_empty());
+        assert_eq!(secrets("agent-wormhole watch 9471-cross-clock"), ["9471-cross-clock"]);
+        assert_eq!(secrets("agent-wormhole wait 9471-cross-clock --for x"), ["9471-cross-clock"]);
         assert!(secrets("agent-wormhole flush 9471").is_empty());
         assert!(secrets("agent-wormhole status ./x").is_empty());
         assert!(secrets("agent-wormhole connect -").is_empty());

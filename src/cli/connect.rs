@@ -8,6 +8,7 @@ use rand_core::OsRng;
 use zeroize::Zeroizing;
 
 use super::args::ConnectArgs;
+use super::detach::{self, Ground};
 use super::exit::{Exit, Failure};
 use super::{host, settings};
 use crate::channel::options::{End, PeerLink};
@@ -17,11 +18,19 @@ use crate::config::Settings;
 /// Longest line that is read as a code from standard input, in bytes.
 const MAX_LINE: u64 = 1024;
 
-pub(super) fn run(mut args: ConnectArgs) -> Result<Exit, Failure> {
+pub(super) fn run(mut args: ConnectArgs, ground: Ground) -> Result<Exit, Failure> {
+    // A channel lives for hours: what was typed does not.
+    let given = Zeroizing::new(args.code);
+    let typed = match &ground {
+        Ground::Back(caller) if is_input(&given) => caller.input.clone(),
+        _ => typed_code(&given)?,
+    };
+    if let (true, Ground::Fore(all)) = (args.channel.background.detach, &ground) {
+        let input = is_input(&given).then(|| typed.as_str());
+        return detach::start("connect", all, input);
+    }
     let settings = Settings::of_process()?;
     settings::fill(&mut args.channel, &settings)?;
-    // A channel lives for hours: what was typed does not.
-    let typed = typed_code(&Zeroizing::new(args.code))?;
     let (code, host) = split(&typed)?;
     let parsed =
         if args.legacy { Code::parse_legacy(code, &mut OsRng) } else { Code::parse(code, args.any_words) };
@@ -47,14 +56,15 @@ pub(super) fn run(mut args: ConnectArgs) -> Result<Exit, Failure> {
         }
     };
     let quiet = args.channel.json;
-    let options = host::options(End::Connect { code, link }, args.channel)?;
-    drop(typed);
+    let streams = host::streams(ground, "connected")?;
+    let options = host::options(End::Connect { code, link }, args.channel, streams)?;
+    drop((typed, given));
     super::start(options, quiet)
 }
 
 /// The code as it was typed, in one argument or in several, or the first line of standard input.
 fn typed_code(given: &[String]) -> Result<Zeroizing<String>, Failure> {
-    if given != ["-"] {
+    if !is_input(given) {
         return Ok(Zeroizing::new(given.join(" ")));
     }
     let mut line = Zeroizing::new(String::with_capacity(MAX_LINE as usize));
@@ -67,6 +77,11 @@ fn typed_code(given: &[String]) -> Result<Zeroizing<String>, Failure> {
             Err(Failure::new(Exit::Usage, format!("the code cannot be read from standard input: {error}")))
         }
     }
+}
+
+/// Whether the code is to be read from standard input.
+fn is_input(given: &[String]) -> bool {
+    given == ["-"]
 }
 
 /// The code, and the host of a direct connection: `CODE@HOST`, an IPv6 address with or without brackets.

@@ -5,21 +5,27 @@
 use std::net::{IpAddr, UdpSocket};
 
 use super::args::{ChannelArgs, HostArgs, MountArg};
+use super::detach::{self, Ground};
 use super::exit::{Exit, Failure};
 use super::{output, settings};
-use crate::channel::options::{End, HostLink, MountChoice, Options};
+use crate::channel::options::{End, HostLink, Lines, MountChoice, Options, Unread};
 use crate::config::Settings;
 
 /// Addresses of the documentation ranges: nothing is there, and nothing is sent to them. Asking which of our own
 /// addresses would be used towards them finds the one that other machines see.
 const OUTSIDE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
 
-pub(super) fn run(mut args: HostArgs) -> Result<Exit, Failure> {
+pub(super) fn run(mut args: HostArgs, ground: Ground) -> Result<Exit, Failure> {
+    if let (true, Ground::Fore(typed)) = (args.channel.background.detach, &ground) {
+        return detach::start("host", typed, None);
+    }
     let quiet = args.channel.json;
     let settings = Settings::of_process()?;
     settings::fill(&mut args.channel, &settings)?;
     let link = link(&args, &settings)?;
-    let options = options(End::Host(link), args.channel)?;
+    // A warning that follows the first event belongs to it.
+    let up_at = if args.legacy { "legacy_code" } else { "channel" };
+    let options = options(End::Host(link), args.channel, streams(ground, up_at)?)?;
     if !quiet && output::person_watches() {
         output::note("The next line holds the code. Give it to the other end, and to nobody else.");
     }
@@ -36,7 +42,11 @@ fn link(args: &HostArgs, settings: &Settings) -> Result<HostLink, Failure> {
 }
 
 /// What `host` and `connect` have in common, checked.
-pub(super) fn options(end: End, args: ChannelArgs) -> Result<Options, Failure> {
+pub(super) fn options(
+    end: End,
+    args: ChannelArgs,
+    (lines, unread): (Lines, Unread),
+) -> Result<Options, Failure> {
     let mount = match args.mount.unwrap_or(MountArg::Auto) {
         MountArg::Auto => MountChoice::Auto,
         MountArg::Fuse => MountChoice::Fuse,
@@ -52,9 +62,24 @@ pub(super) fn options(end: End, args: ChannelArgs) -> Result<Options, Failure> {
         timeout: args.timeout,
         runtime: super::runtime()?,
         cwd: super::cwd()?,
-        lines: Box::new(output::data),
+        lines,
         progress: None,
-        unread: Some(Box::new(output::until_unread)),
+        unread: Some(unread),
+        detached: args.background.detach,
+    })
+}
+
+/// Where events go, and what tells that nobody reads them; in the background until the event of this word.
+pub(super) fn streams(ground: Ground, up_at: &'static str) -> Result<(Lines, Unread), Failure> {
+    Ok(match ground {
+        Ground::Fore(_) => {
+            let unread = || {
+                output::until_unread();
+                true
+            };
+            (Box::new(output::data), Box::new(unread))
+        }
+        Ground::Back(caller) => caller.streams(up_at).map_err(anyhow::Error::from)?,
     })
 }
 

@@ -7,6 +7,7 @@
 pub(super) mod bars;
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::fd::AsFd;
 
 use agent_wormhole_relay::cli::RelayArgs;
 use agent_wormhole_relay::log;
@@ -14,6 +15,7 @@ use console::{Style, Term};
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
+use super::exit::{Exit, Failure};
 use crate::event::escape::visible;
 
 /// The environment variable that asks for more of the program's own log, for example `debug`.
@@ -36,12 +38,21 @@ pub fn data(lines: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// Standard output takes no data.
+pub(super) fn failed(error: io::Error) -> Failure {
+    Failure::new(Exit::Internal, format!("the output cannot be written: {error}"))
+}
+
 /// Blocks until nobody reads standard output any more: the reader of a pipe has gone, or a terminal was closed. Never
 /// returns for a file.
 pub fn until_unread() {
-    let out = io::stdout();
+    until_hung_up(&io::stdout());
+}
+
+/// Blocks until nobody is at the other end of this.
+pub(super) fn until_hung_up(stream: &impl AsFd) {
     loop {
-        let mut watched = [rustix::event::PollFd::new(&out, rustix::event::PollFlags::empty())];
+        let mut watched = [rustix::event::PollFd::new(stream, rustix::event::PollFlags::empty())];
         match rustix::event::poll(&mut watched, None) {
             Err(rustix::io::Errno::INTR) => {}
             Ok(_) | Err(_) => return,

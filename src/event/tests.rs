@@ -98,7 +98,7 @@ fn the_end_that_connects_repeats_no_code() {
 
 #[test]
 fn a_line_for_the_disk_is_otherwise_the_same() {
-    let event = Event::File(FileEvent { id: 4, name: "a".into(), size: 1, saved_to: "/i/a".into() });
+    let event = Event::File(FileEvent { id: 4, name: "a".into(), ..FileEvent::default() });
     assert_eq!(event.to_line(stamp()), event.to_log_line(stamp()));
 }
 
@@ -180,14 +180,18 @@ fn statuses_with_members_of_their_own() {
         status(StatusEvent::Rotated),
         r#"{"type":"status","event":"rotated","detail":"earlier lines are in log.1.jsonl"}"#
     );
-    assert_eq!(status(StatusEvent::Closed(ClosedEvent::default())), r#"{"type":"status","event":"closed"}"#);
+    assert_eq!(
+        status(StatusEvent::Closed(ClosedEvent::default())),
+        r#"{"type":"status","event":"closed","exit":0}"#
+    );
     assert_eq!(
         status(StatusEvent::Closed(ClosedEvent {
             detail: Some("closed here".into()),
             undelivered: vec!["a".into(), "b/c".into()],
             undelivered_more: 3,
+            exit: Exit::Undelivered,
         })),
-        r#"{"type":"status","event":"closed","detail":"closed here","undelivered":["a","b/c"],"undelivered_more":3}"#
+        r#"{"type":"status","event":"closed","detail":"closed here","undelivered":["a","b/c"],"undelivered_more":3,"exit":6}"#
     );
 }
 
@@ -209,13 +213,25 @@ fn items_from_the_peer() {
         line(Event::Text(waiting)),
         r#"{"type":"text","from":"peer","id":3,"size":17,"saved_to":"/i/messages/0003.txt","body":"hello from laptop","pending":["report.pdf"],"pending_more":2}"#
     );
-    let file = FileEvent { id: 4, name: "config.json".into(), size: 2048, saved_to: "/i/config.json".into() };
+    let file = FileEvent {
+        id: 4,
+        name: "config.json".into(),
+        sent_as: None,
+        size: 2048,
+        saved_to: "/i/config.json".into(),
+    };
     assert_eq!(
         line(Event::File(file)),
         r#"{"type":"file","from":"peer","id":4,"name":"config.json","size":2048,"saved_to":"/i/config.json"}"#
     );
-    let whole =
-        DirEvent { id: 5, name: "src".into(), files: Some(12), size: Some(345), saved_to: "/i/src".into() };
+    let whole = DirEvent {
+        id: 5,
+        name: "src".into(),
+        sent_as: None,
+        files: Some(12),
+        size: Some(345),
+        saved_to: "/i/src".into(),
+    };
     assert_eq!(
         line(Event::Dir(whole.clone())),
         r#"{"type":"dir","from":"peer","id":5,"name":"src","files":12,"size":345,"saved_to":"/i/src"}"#
@@ -260,6 +276,7 @@ fn lists_are_bounded_and_the_rest_is_counted() {
         detail: None,
         undelivered: (0..MAX_NAMES + 5).map(|n| n.to_string()).collect(),
         undelivered_more: 100,
+        exit: Exit::Undelivered,
     };
     let line = status(StatusEvent::Closed(closed));
     let value: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -287,8 +304,20 @@ fn a_peer_cannot_forge_a_line_through_any_member() {
             pending: vec![evil.into()],
             pending_more: 0,
         }),
-        Event::File(FileEvent { id: 1, name: evil.into(), size: 1, saved_to: evil.into() }),
-        Event::Dir(DirEvent { id: 1, name: evil.into(), files: None, size: None, saved_to: evil.into() }),
+        Event::File(FileEvent {
+            id: 1,
+            name: evil.into(),
+            sent_as: Some(evil.into()),
+            size: 1,
+            saved_to: evil.into(),
+        }),
+        Event::Dir(DirEvent {
+            id: 1,
+            name: evil.into(),
+            sent_as: Some(evil.into()),
+            saved_to: evil.into(),
+            ..DirEvent::default()
+        }),
         Event::Status(StatusEvent::PeerError(Some(evil.into()))),
         Event::Status(StatusEvent::Refused(RefusedEvent {
             by: Side::Peer,
@@ -300,6 +329,7 @@ fn a_peer_cannot_forge_a_line_through_any_member() {
             detail: None,
             undelivered: vec![evil.into()],
             undelivered_more: 0,
+            exit: Exit::Done,
         })),
     ];
     for event in events {

@@ -11,6 +11,6 @@ mod closing;
 mod guard;
 mod hidden;
 mod kills;
-mod processes;
+pub mod processes;
 mod receipts;
 mod user;

@@ -64,10 +64,10 @@ fn settle_signals() {
     let _ = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
-/// Closes whatever else was inherited. Every descriptor of the owner is close-on-exec, but one that it received from
+/// Closes every descriptor but the standard ones. Is to be called before anything else is opened. Every descriptor of the owner is close-on-exec, but one that it received from
 /// `fusermount3` may be so only a moment later: a bell that holds `/dev/fuse` keeps a dead owner's mount hanging.
 #[allow(unsafe_code)] // rustix has no close_range
-fn close_others() {
+pub fn close_others() {
     #[cfg(target_os = "linux")]
     {
         const FIRST: libc::c_uint = 3;
