@@ -22,5 +22,6 @@ mod python;
 mod python_relay;
 mod secrecy;
 mod sizes;
+mod taken_back;
 mod tools;
 mod wss;
