@@ -22,6 +22,7 @@ mod python;
 mod python_relay;
 mod secrecy;
 mod sizes;
+mod streams;
 mod taken_back;
 mod tools;
 mod wss;
