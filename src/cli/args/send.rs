@@ -8,9 +8,9 @@ use crate::cli::quantity;
 
 /// The end of its help.
 pub(super) const EXAMPLES: &str = "\
-Standard input as a file (--file - --name NAME) goes as it comes and is stored nowhere on this side. The command ends
-when the channel has all of it, with --wait when the peer does. Ctrl-C or a kill before that takes it back, and both
-ends are told. An end of input counts as whole, also where the program before the pipe failed: use `set -o pipefail`
+Standard input as a file (--file - --name NAME) goes as it comes and is stored nowhere on this side. The command ends \
+when the channel has all of it, with --wait when the peer does. Ctrl-C or a kill before that takes it back, and both \
+ends are told. An end of input counts as whole, also where the program before the pipe failed: use `set -o pipefail` \
 and look at its exit code, too.
 
 Examples:
@@ -32,7 +32,7 @@ pub struct SendArgs {
     #[arg(long = "file", value_name = "PATH", num_args = 1..)]
     pub files: Vec<PathBuf>,
     /// The name that the other end sees [default: the last part of PATH]
-    #[arg(long, requires = "files")]
+    #[arg(long, requires = "files", conflicts_with = "text")]
     pub name: Option<String>,
     /// Return when the peer has stored everything that is in the outbox; of standard input, when it has stored that
     #[arg(long)]
