@@ -2,6 +2,8 @@
 //!
 //! Owns the hidden names under which they write. Knows no channel but the directory it is given, and finds none.
 
+pub mod stream;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -47,6 +49,14 @@ pub enum PostError {
     #[error("{} cannot be sent: {source}", path.display())]
     Target {
         /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No socket can be made for a stream.
+    #[error("no socket can be made in {}: {source}; set XDG_RUNTIME_DIR to a directory of your own", path.display())]
+    Socket {
+        /// Where.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -116,11 +126,11 @@ pub fn post_text(channel: &Path, body: &str) -> Result<String, PostError> {
     Ok(name)
 }
 
-/// Whether a file or directory can be put there by [`post_link`]; returns its absolute path.
+/// Whether something can be sent under this name.
 ///
 /// # Errors
-/// [`PostError::BadName`] and [`PostError::Target`].
-pub fn check_link(target: &Path, name: &str) -> Result<PathBuf, PostError> {
+/// [`PostError::BadName`].
+pub fn check_name(name: &str) -> Result<(), PostError> {
     let bad = |reason: &str| PostError::BadName { name: name.to_owned(), reason: reason.to_owned() };
     if name.is_empty()
         || name == "."
@@ -130,9 +140,18 @@ pub fn check_link(target: &Path, name: &str) -> Result<PathBuf, PostError> {
     {
         return Err(bad("it is not one part of a path"));
     }
-    if let Some(reason) = ignore::part(name, true) {
-        return Err(bad(reason));
+    match ignore::part(name, true) {
+        Some(reason) => Err(bad(reason)),
+        None => Ok(()),
     }
+}
+
+/// Whether a file or directory can be put there by [`post_link`]; returns its absolute path.
+///
+/// # Errors
+/// [`PostError::BadName`] and [`PostError::Target`].
+pub fn check_link(target: &Path, name: &str) -> Result<PathBuf, PostError> {
+    check_name(name)?;
     let no_target = |source| PostError::Target { path: target.to_owned(), source };
     let target = std::path::absolute(target).map_err(no_target)?;
     let kind = fs::metadata(&target).map_err(no_target)?.file_type();
@@ -153,7 +172,7 @@ pub fn post_link(channel: &Path, target: &Path, name: &str) -> Result<(), PostEr
     let (hidden, place) = (outbox.join(hidden(&unique())), outbox.join(name));
     std::os::unix::fs::symlink(&target, &hidden).map_err(|error| failed(channel, error))?;
     let placed = match crate::dir::rename_new(&hidden, &place) {
-        Err(Errno::EXIST) if fs::symlink_metadata(&place).is_ok_and(|found| found.is_symlink()) => {
+        Err(Errno::EXIST) if is_replaced(&place) => {
             fs::rename(&hidden, &place).map_err(|error| failed(channel, error))
         }
         Err(Errno::EXIST) => Err(PostError::Taken(name.to_owned())),
@@ -164,6 +183,22 @@ pub fn post_link(channel: &Path, target: &Path, name: &str) -> Result<(), PostEr
         let _ = fs::remove_file(&hidden);
     }
     placed
+}
+
+/// Whether something has a name in the outbox that gives way to nothing else.
+///
+/// # Errors
+/// [`PostError::Taken`], [`PostError::NoChannel`].
+pub fn check_free(channel: &Path, name: &str) -> Result<(), PostError> {
+    let place = outbox_of(channel)?.join(name);
+    let taken = fs::symlink_metadata(&place).is_ok() && !is_replaced(&place);
+    if taken { Err(PostError::Taken(name.to_owned())) } else { Ok(()) }
+}
+
+/// Whether what has a name in the outbox gives way to a link: an older link does, but no stream, whose writer would be
+/// broken off.
+fn is_replaced(place: &Path) -> bool {
+    fs::read_link(place).is_ok_and(|target| !crate::stream::is_named(&target))
 }
 
 /// Asks the channel to close: after it has delivered what is in the outbox, or `now`.

@@ -7,8 +7,8 @@
 //!
 //! [`name`], [`ignore`], [`outbox`], [`inbox`] and [`files`] decide and do no I/O but for the bytes of files ([`blob`]). Two
 //! back ends act: [`mounted`] through FUSE, [`dir`] in a real directory. [`bell`] is the child that acts through the mount,
-//! [`client`] what other processes do with a mailbox by files alone. `beneath`, `source`, `linked`, `reference` and
-//! `prepare` are what both share: from a path or a link to bytes.
+//! [`client`] what other processes do with a mailbox by files alone. `beneath`, `source`, `linked`, `reference`, `stream`
+//! and `prepare` are what both share: from a path or a link to bytes.
 
 pub mod bell;
 pub(crate) mod beneath;
@@ -31,6 +31,7 @@ pub(crate) mod prepare;
 mod reference;
 mod removal;
 pub(crate) mod source;
+pub(crate) mod stream;
 pub mod tree;
 
 use std::fmt;
@@ -144,7 +145,16 @@ pub trait Source: Send {
     /// # Errors
     /// [`SourceError::Changed`] where it did, [`SourceError::Io`] where it cannot be read.
     fn read(&mut self, buf: &mut [u8]) -> Result<usize, SourceError>;
+
+    /// For a source whose reads wait for a process that may write when it likes: what ends such a read from another
+    /// thread. `None` for a file, whose reads wait for a disk alone.
+    fn hangup(&self) -> Option<Hangup> {
+        None
+    }
 }
+
+/// See [`Source::hangup`].
+pub type Hangup = Box<dyn FnOnce() + Send>;
 
 /// The members of a group in the order they are sent: a directory before what is in it.
 pub trait Tree: Send {
@@ -179,6 +189,9 @@ pub enum SourceError {
     /// It was written, replaced or removed while it was read.
     #[error("it changed while it was read")]
     Changed,
+    /// Whoever wrote it as a stream ended without saying that it was whole.
+    #[error("its writer broke off before the end")]
+    BrokenOff,
     /// It cannot be read.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
@@ -197,6 +210,8 @@ pub enum Outcome {
     Cancelled,
     /// It changed while it was read: offer it again once it has settled.
     Changed,
+    /// The writer of a stream broke off: it leaves the outbox, as there is nothing to offer again.
+    BrokenOff,
 }
 
 /// What the peer sends, before its bytes. Everything in it is untrusted.

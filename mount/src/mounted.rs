@@ -283,6 +283,7 @@ impl FuseMailbox {
             path: path.clone(),
             device: device.map(|(major, minor)| rustix::fs::makedev(major, minor)),
             place: None,
+            streams: Arc::default(),
         };
         let worker = Worker::new(&shared, own, outlet);
         let thread = thread::Builder::new().name("mailbox".to_owned()).spawn(move || worker.run(&queue));

@@ -7,6 +7,7 @@
 mod apart;
 mod barrier;
 mod entry;
+mod lost;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use entry::{Identity, Node, Rules, Sign, Stat};
 use crate::{EntryId, LeftOut, MAX_TEXT, Outcome, ignore};
 use barrier::{Barriers, End, Member};
 use entry::{Due, Entry, State, is_text_name};
+use lost::Lost;
 use top::{Tops, top_of};
 
 /// Most entries that are known at once: about 300 bytes each with a path of usual length, so about 40 MiB. What is
@@ -84,6 +86,8 @@ pub enum Prepared {
     NotText,
     /// It is not there.
     Gone,
+    /// It can never be sent again: it leaves, and is reported.
+    Spent(String),
     /// It cannot be sent.
     LeftOut(String),
 }
@@ -102,6 +106,8 @@ pub struct Leaving {
 struct Offered {
     path: Arc<str>,
     withdrawn: bool,
+    /// It cannot be read a second time.
+    once: bool,
 }
 
 /// The state of one outbox.
@@ -126,6 +132,8 @@ pub struct Outbox {
     idle_wanted: bool,
     /// The first of what was beyond [`MAX_ENTRIES`] when it was last looked for.
     beyond: Option<LeftOut>,
+    /// What left without being stored, until something else is at its path.
+    lost: Lost,
 }
 
 impl Outbox {
@@ -147,6 +155,7 @@ impl Outbox {
             unoffered: 0,
             idle_wanted: false,
             beyond: None,
+            lost: Lost::default(),
         }
     }
 
@@ -247,7 +256,7 @@ impl Outbox {
     /// How an offer ended. Unknown ids are ignored.
     pub fn outcome(&mut self, id: EntryId, outcome: Outcome, now: Instant) {
         let Some(offer) = self.offers.remove(&id) else { return };
-        let path = offer.path;
+        let (path, once) = (offer.path, offer.once);
         let is_current = self.entries.get(&path).is_some_and(|entry| entry.state == State::Offered(id));
         let next = Member::Path(Arc::clone(&path));
         let (state, end) = match &outcome {
@@ -260,12 +269,20 @@ impl Outbox {
             Outcome::Cancelled => (None, End::Settled),
             Outcome::Changed if is_current => (None, End::Becomes(&next)),
             Outcome::Changed => (None, End::Failed(&path, "it changed while it was read")),
+            Outcome::BrokenOff => (Some(State::Delivered), End::Failed(&path, "its writer broke off")),
         };
         self.barriers.end(&Member::Offer(id), end);
         if !is_current {
             return;
         }
         if let Some(mut state) = state {
+            if once {
+                // There is nothing that could be sent again: it leaves, whatever became of it.
+                if let State::Refused(why) = &state {
+                    self.lost.add(&path, why);
+                }
+                state = State::Delivered;
+            }
             if name_of(&path) != &*path {
                 // Of a text that was set apart there is nothing that could stay until it is written again.
                 state = State::Delivered;
@@ -274,6 +291,14 @@ impl Outbox {
         } else if let Some(entry) = self.entries.get_mut(&path) {
             entry.tries += 1;
             self.begin(&path, now);
+        }
+    }
+
+    /// An offer can be read once only: whatever becomes of it, it leaves the outbox. One that was refused stays known as
+    /// undelivered, and fails the next flush.
+    pub fn only_once(&mut self, id: EntryId) {
+        if let Some(offer) = self.offers.get_mut(&id) {
+            offer.once = true;
         }
     }
 
@@ -343,7 +368,7 @@ impl Outbox {
             self.offers.iter().filter(|(id, offer)| !offer.withdrawn && !self.is_current(**id, offer));
         let beyond = self.beyond.iter().map(|beyond| beyond.name.as_str());
         let known = entries.chain(earlier.map(|(_, offer)| &offer.path)).map(|path| &**path);
-        let all: Vec<&str> = known.chain(beyond).collect();
+        let all: Vec<&str> = known.chain(beyond).chain(self.lost.names()).collect();
         (all.iter().take(most).map(|path| name_of(path).to_owned()).collect(), all.len())
     }
 }
@@ -391,6 +416,7 @@ impl Outbox {
             }
             return false;
         }
+        self.lost.remove(path);
         let order = self.next_order();
         let entry = Entry {
             node: stat.node,

@@ -86,6 +86,7 @@ pub(crate) fn unreadable(error: &io::Error) -> Prepared {
 pub(crate) fn unstable(identity: Identity, error: SourceError) -> Prepared {
     match error {
         SourceError::Changed => Prepared::Changed(identity),
+        SourceError::BrokenOff => Prepared::Gone,
         SourceError::Io(error) => unreadable(&error),
     }
 }

@@ -11,6 +11,7 @@ mod walk;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -20,6 +21,7 @@ use crate::linked::Linked;
 use crate::outbox::{Identity, Prepared, Ticket};
 use crate::prepare::{Taken, file_offer, unreadable, unstable};
 use crate::source::{OpenFile, time};
+use crate::stream::{Socket, Streams};
 use crate::{Content, Kind, Offer};
 
 /// How a target is opened: never waits for the other end of a FIFO, never becomes our terminal.
@@ -38,6 +40,8 @@ pub(crate) struct Own {
     pub(crate) device: Option<u64>,
     /// Device and inode of a real directory.
     pub(crate) place: Option<(u64, u64)>,
+    /// The streams that links in its outbox lead to.
+    pub(crate) streams: Arc<Streams>,
 }
 
 /// What a link leads to.
@@ -46,6 +50,8 @@ pub(crate) enum Target {
     File(OpenFile),
     /// A directory, open for reading.
     Dir(OwnedFd),
+    /// Where somebody writes a stream.
+    Stream(Socket),
 }
 
 impl Target {
@@ -107,6 +113,9 @@ pub(crate) fn open(target: &Path, own: &Own) -> Result<Target, TargetError> {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn open(target: &Path, own: &Own) -> Result<Target, TargetError> {
     let path = own.path.join(crate::dir::layout::OUTBOX).join(target);
+    if let Some(socket) = Socket::at(&path) {
+        return Ok(Target::Stream(socket));
+    }
     let opened = rustix::fs::open(path, FLAGS, rustix::fs::Mode::empty())?;
     if own.device == Some(place(&rustix::fs::fstat(&opened)?).0) {
         return Err(TargetError::Own);
@@ -130,6 +139,7 @@ pub(crate) fn opened(ticket: &Ticket, target: Target, identity: Identity, own: &
             offer.content = open.content().map_err(|error| unstable(identity, error))?;
             offer
         }
+        Target::Stream(socket) => return own.streams.offer(ticket, &socket, identity),
     };
     Ok((offer, identity))
 }

@@ -25,9 +25,8 @@ use super::sending::{Ended, Sending};
 use super::store::{Done, Job, Store};
 use crate::event::escape::shortened;
 use crate::event::state::{MAX_LISTED, Phase};
-use crate::event::{MAX_FOREIGN_NAME, RefusedEvent, Side, StatusEvent, TransportKind};
+use crate::event::{MAX_FOREIGN_NAME, RefusedEvent, StatusEvent, TransportKind};
 use crate::frame::CloseReason;
-use crate::item::Refusal;
 use crate::session::{Role, Session, SessionEvent};
 use crate::transport::{Control, Farewell, MAX_LEGACY_FRAME, OutFrame, Transport};
 
@@ -340,11 +339,11 @@ impl Driver {
             SessionEvent::Opened(id) => self.sending.opened(id, &mut self.session, &self.reader),
             SessionEvent::Receipt { id, refused } => {
                 let ended = self.sending.ended(id, refused, &self.reader);
-                self.settled(ended, refused);
+                self.settled(ended);
             }
             SessionEvent::Sent(id) => {
                 let ended = self.sending.left(id);
-                self.settled(ended, None);
+                self.settled(ended);
             }
             SessionEvent::Head(mut incoming) => {
                 for name in &mut incoming.pending {
@@ -429,17 +428,19 @@ impl Driver {
         }
     }
 
-    fn settled(&mut self, ended: Option<Ended>, refused: Option<Refusal>) {
-        let Some(Ended { entry, name, id, outcome, sent, bytes }) = ended else { return };
+    fn settled(&mut self, ended: Option<Ended>) {
+        let Some(Ended { entry, name, id, outcome, sent, bytes, told }) = ended else { return };
         match &outcome {
             Outcome::Delivered | Outcome::Sent => self.report.delivered(bytes),
             Outcome::Refused(reason) => self.report.refused(&name, reason),
+            Outcome::BrokenOff => {
+                let reason = told.as_ref().map_or("broken off", |(_, reason)| reason);
+                self.report.refused(&name, reason);
+            }
             Outcome::Cancelled | Outcome::Changed => {}
         }
-        if let Some(refused) = refused.filter(|_| matches!(outcome, Outcome::Refused(_))) {
-            let by = if refused == Refusal::Unreadable { Side::Myself } else { Side::Peer };
-            let detail = Some(refused.as_str().to_owned());
-            self.tell(StatusEvent::Refused(RefusedEvent { by, id: Some(id.0), name, detail }));
+        if let Some((by, detail)) = told {
+            self.tell(StatusEvent::Refused(RefusedEvent { by, id: Some(id.0), name, detail: Some(detail) }));
         }
         if let Some(sent) = sent {
             self.store.sent(sent);

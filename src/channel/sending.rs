@@ -3,7 +3,7 @@
 //! Owns which entry is which item, how far each was read, and what becomes of it. Performs no I/O: it asks the reader
 //! and tells the mailbox through what it returns.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent_wormhole_mount::{Content, EntryId, Kind, Member, Offer, Outcome, SourceError};
@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::reader::{Ask, Read, Reader};
 use crate::event::state::InFlight;
-use crate::event::{MAX_BODY, Sent};
+use crate::event::{MAX_BODY, Sent, Side};
 use crate::frame::ChunkBuf;
 use crate::item::{ItemHead, ItemId, ItemKind, Lane, MAX_INLINE, Refusal};
 use crate::session::Session;
@@ -20,6 +20,8 @@ use crate::session::Session;
 const AHEAD: usize = 3;
 /// Members of a group are offered while fewer heads than this wait: 64 × 16 KiB inline is one mebibyte.
 const QUEUED_HEADS: usize = 64;
+/// Names remembered of which it was told that they changed while they were read. One more, and all may be told again.
+const MAX_CHANGED: usize = 1024;
 
 struct Item {
     /// `None` for a member of a group.
@@ -35,6 +37,8 @@ struct Item {
     asked: usize,
     /// Bytes given to the session.
     pushed: u64,
+    /// Why it could not be read to its end.
+    failed: Option<SourceError>,
 }
 
 /// How an item ended.
@@ -48,6 +52,8 @@ pub(super) struct Ended {
     pub(super) sent: Option<Sent>,
     /// Bytes given to the session.
     pub(super) bytes: u64,
+    /// Who did not take it and why, where that is an event.
+    pub(super) told: Option<(Side, String)>,
 }
 
 /// See the module.
@@ -57,6 +63,8 @@ pub(super) struct Sending {
     items: BTreeMap<ItemId, Item>,
     /// Files and trees that the reader has open.
     reading: Vec<ItemId>,
+    /// Names of what changed while it was read, and was not delivered since: it is offered again and again.
+    changed: HashSet<String>,
 }
 
 /// Nanoseconds since 1970, where they fit.
@@ -101,8 +109,18 @@ impl Sending {
         let head = ItemHead { kind, group: None, name: name.clone(), size, executable, mtime, inline };
         let Some(id) = session.offer(head) else { return };
         self.entries.insert(entry, id);
-        let item =
-            Item { entry: Some(entry), group: None, kind, name, size, content, body, asked: 0, pushed: 0 };
+        let item = Item {
+            entry: Some(entry),
+            group: None,
+            kind,
+            name,
+            size,
+            content,
+            body,
+            asked: 0,
+            pushed: 0,
+            failed: None,
+        };
         self.items.insert(id, item);
     }
 
@@ -179,7 +197,7 @@ impl Sending {
                 item.asked = 0;
                 self.member(id, member, session);
             }
-            Read::Failed { id, error } => self.failed(id, &error, session, reader),
+            Read::Failed { id, error } => self.failed(id, error, session, reader),
         }
     }
 
@@ -203,6 +221,7 @@ impl Sending {
                 body: None,
                 asked: 0,
                 pushed: 0,
+                failed: None,
             };
             self.items.insert(id, item);
         }
@@ -224,14 +243,23 @@ impl Sending {
     }
 
     /// A file that cannot be read to its end takes its item back, and its group with it.
-    fn failed(&mut self, id: ItemId, error: &SourceError, session: &mut Session, reader: &Reader) {
+    fn failed(&mut self, id: ItemId, error: SourceError, session: &mut Session, reader: &Reader) {
+        // What is closed may fail for that: it is known why it ended.
+        if !self.reading.contains(&id) {
+            return;
+        }
         let Some(item) = self.items.get(&id) else { return };
         let whole = item.group.unwrap_or(id);
         let reason = match error {
             SourceError::Changed => Refusal::Changed,
+            // To the other end it is as if its owner had taken it back.
+            SourceError::BrokenOff => Refusal::Cancelled,
             SourceError::Io(_) => Refusal::Unreadable,
         };
         tracing::debug!(%error, item = %whole, "an item is taken back");
+        if let Some(item) = self.items.get_mut(&whole) {
+            item.failed.get_or_insert(error);
+        }
         self.stop_reading(whole, reader);
         session.cancel(whole, reason);
     }
@@ -252,15 +280,42 @@ impl Sending {
     /// An item's one receipt; `None` for a member, or what was settled before.
     pub(super) fn ended(&mut self, id: ItemId, refused: Option<Refusal>, reader: &Reader) -> Option<Ended> {
         self.stop_reading(id, reader);
-        self.settle(
-            id,
-            match refused {
-                None => Outcome::Delivered,
-                Some(Refusal::Cancelled) => Outcome::Cancelled,
-                Some(Refusal::Changed) => Outcome::Changed,
-                Some(other) => Outcome::Refused(other.as_str().to_owned()),
-            },
-        )
+        let broke_off =
+            self.items.get(&id).is_some_and(|item| matches!(item.failed, Some(SourceError::BrokenOff)));
+        let outcome = match refused {
+            None => Outcome::Delivered,
+            Some(Refusal::Cancelled) if broke_off => Outcome::BrokenOff,
+            Some(Refusal::Cancelled) => Outcome::Cancelled,
+            Some(Refusal::Changed) => Outcome::Changed,
+            Some(other) => Outcome::Refused(other.as_str().to_owned()),
+        };
+        let told = self.told(id, refused);
+        self.settle(id, outcome).map(|ended| Ended { told, ..ended })
+    }
+
+    /// What there is to tell of an item that was not delivered. That its owner took it back on purpose is nothing new to
+    /// him, and that it changed while it was read is told once: it is offered until it holds still.
+    fn told(&mut self, id: ItemId, refused: Option<Refusal>) -> Option<(Side, String)> {
+        let item = self.items.get(&id)?;
+        let Some(refused) = refused else {
+            self.changed.remove(&item.name);
+            return None;
+        };
+        match (&item.failed, refused) {
+            (Some(SourceError::Changed), Refusal::Changed) => {
+                if self.changed.len() >= MAX_CHANGED {
+                    self.changed.clear();
+                }
+                let why = format!("{refused}; it is sent again until it holds still");
+                self.changed.insert(item.name.clone()).then_some((Side::Myself, why))
+            }
+            (
+                Some(error @ (SourceError::BrokenOff | SourceError::Io(_))),
+                Refusal::Cancelled | Refusal::Unreadable,
+            ) => Some((Side::Myself, format!("{error}; the peer keeps nothing of it"))),
+            (_, Refusal::Cancelled | Refusal::Changed) => None,
+            (_, refused) => Some((Side::Peer, refused.as_str().to_owned())),
+        }
     }
 
     /// An item left for a 0.1 peer.
@@ -289,7 +344,7 @@ impl Sending {
             ItemKind::File => Sent::File { id: id.0, name: item.name, size: Some(bytes) },
             ItemKind::Dir | ItemKind::Group => Sent::Dir { id: id.0, name: item.name },
         });
-        Some(Ended { entry, name, id, outcome, sent, bytes })
+        Some(Ended { entry, name, id, outcome, sent, bytes, told: None })
     }
 
     /// Items on the way, for `status.json`: the oldest `most`, and how many more.

@@ -4,7 +4,7 @@
 //! output holds up its lane and nothing else: the driver never waits, and `status.json` stays true. Every item ends with
 //! one answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,10 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::journal::Journal;
-use crate::event::{DirEvent, Event, FileEvent, MAX_BODY, RefusedEvent, Sent, Side, StatusEvent, TextEvent};
+use crate::event::escape::shortened;
+use crate::event::{
+    DirEvent, Event, FileEvent, MAX_BODY, MAX_FOREIGN_NAME, RefusedEvent, Sent, Side, StatusEvent, TextEvent,
+};
 use crate::item::{ItemHead, ItemId, ItemKind, Lane, MAX_TEXT, Refusal};
 use crate::session::Incoming;
 
@@ -27,6 +30,9 @@ const TICK: Duration = Duration::from_millis(500);
 /// What waits for a disk or a reader of standard output, in bytes at most; then frames wait. A peer that keeps to its
 /// grants and takes nothing back has 10 MiB on the way; what it takes back, and what a 0.1 peer sends, no grant bounds.
 const MAX_WAITING: usize = 16 * 1024 * 1024;
+/// Names remembered of which it was told that they changed while their sender read them. One more, and all may be told
+/// again.
+const MAX_CHANGED: usize = 1024;
 /// What a job holds beside the peer's bytes, in bytes.
 const JOB: usize = 256;
 
@@ -135,6 +141,7 @@ impl Store {
                 waiting: Arc::clone(&waiting),
                 items: HashMap::new(),
                 groups: HashMap::new(),
+                changed: HashSet::new(),
             };
             threads.push(thread::Builder::new().name(name.into()).spawn(move || worker.run(&queue))?);
             Ok::<_, std::io::Error>(jobs)
@@ -239,6 +246,8 @@ struct Worker {
     waiting: Arc<AtomicUsize>,
     items: HashMap<ItemId, Writing>,
     groups: HashMap<ItemId, Grouping>,
+    /// Names of what changed while its sender read it, and has not arrived since.
+    changed: HashSet<String>,
 }
 
 impl Worker {
@@ -377,6 +386,7 @@ impl Worker {
                     grouping.files += u64::from(head.kind == ItemKind::File);
                     grouping.bytes += written;
                 } else if head.group.is_none() {
+                    self.changed.remove(&head.name);
                     self.journal.event(&saved_event(id, &head, saved, body, pending));
                 }
                 self.answer(Done::Stored { id, result: Ok(written) });
@@ -392,6 +402,7 @@ impl Worker {
         let Grouping { group, name, files, bytes } = grouping;
         match group.commit() {
             Ok(saved) => {
+                self.changed.remove(&name);
                 let event = DirEvent {
                     id: id.0,
                     sent_as: sent_as(&name, &saved.name),
@@ -435,14 +446,36 @@ impl Worker {
     /// The session has given the receipt.
     fn drop_item(&mut self, id: ItemId, reason: Refusal) {
         self.items.retain(|_, writing| writing.head.group != Some(id));
-        let item = self.items.remove(&id).map(|writing| writing.head.name);
-        let name = item.or_else(|| self.groups.remove(&id).map(|grouping| grouping.name));
-        // What its sender took back is the sender's affair.
-        if let (Some(name), Refusal::WrongSize | Refusal::BadText) = (name, reason) {
-            let detail = Some(reason.as_str().to_owned());
-            let event = RefusedEvent { by: Side::Myself, id: Some(id.0), name, detail };
-            self.journal.event(&Event::Status(StatusEvent::Refused(event)));
-        }
+        let item = self.items.remove(&id).map(|Writing { head, .. }| {
+            let told = head.group.is_none() && head.lane() == Lane::Bulk;
+            (head.name, told)
+        });
+        let name = item.or_else(|| self.groups.remove(&id).map(|grouping| (grouping.name, true)));
+        let Some((name, told)) = name else { return };
+        let (by, detail) = match reason {
+            Refusal::WrongSize | Refusal::BadText => (Side::Myself, reason.as_str()),
+            // A text or a member: what is told of is what somebody may be waiting for under its name.
+            _ if !told => return,
+            Refusal::Changed => {
+                if self.changed.len() >= MAX_CHANGED {
+                    self.changed.clear();
+                }
+                if !self.changed.insert(name.clone()) {
+                    return;
+                }
+                (
+                    Side::Peer,
+                    "it changed while its sender read it; nothing of it was kept, and it is sent again",
+                )
+            }
+            Refusal::Unreadable => {
+                (Side::Peer, "its sender could not read it to its end; nothing of it was kept")
+            }
+            _ => (Side::Peer, "its sender broke off; nothing of it was kept"),
+        };
+        let name = shortened(&name, MAX_FOREIGN_NAME).into_owned();
+        let event = RefusedEvent { by, id: Some(id.0), name, detail: Some(detail.to_owned()) };
+        self.journal.event(&Event::Status(StatusEvent::Refused(event)));
     }
 }
 

@@ -9,6 +9,8 @@ mod completions;
 mod detach;
 /// What whoever uses a relay types.
 mod relay;
+/// `agent-wormhole send`.
+mod send;
 /// `agent-wormhole wait`.
 mod wait;
 /// `agent-wormhole watch`.
@@ -23,6 +25,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use self::completions::CompletionsArgs;
 pub use self::detach::DetachArgs;
 pub use self::relay::RelayArgs;
+pub use self::send::SendArgs;
 pub use self::wait::WaitArgs;
 pub use self::watch::WatchArgs;
 use super::quantity;
@@ -64,10 +67,8 @@ pub enum Command {
                             agent-wormhole connect 40123-cross-clock-marble@laptop.local\n  \
                             agent-wormhole connect - < code.txt        # keeps the code out of `ps`"))]
     Connect(ConnectArgs),
-    /// Send a text, or files and directories by reference
-    #[command(after_help = "Examples:\n  agent-wormhole send 9471 \"the build is green\"\n  \
-                            agent-wormhole send 9471 --file model.bin src/ --wait\n  \
-                            agent-wormhole send 9471 - < secret.txt    # keeps the text out of `ps`")]
+    /// Send a text, files and directories by reference, or standard input as a file
+    #[command(after_help = send::EXAMPLES)]
     Send(SendArgs),
     /// Wait until the peer has stored everything that was sent
     #[command(after_help = "Example:\n  agent-wormhole flush 9471 --timeout 10m")]
@@ -189,32 +190,6 @@ pub struct ConnectArgs {
     /// What every channel has.
     #[command(flatten)]
     pub channel: ChannelArgs,
-}
-
-/// `agent-wormhole send`.
-#[derive(Debug, clap::Args)]
-pub struct SendArgs {
-    /// The channel's number, code or directory
-    #[arg(value_name = "CHANNEL")]
-    pub channel: String,
-    /// The text, at most 1 MiB; `-` reads it from standard input
-    #[arg(value_name = "TEXT", required_unless_present = "files", conflicts_with = "files")]
-    pub text: Option<String>,
-    /// Files and directories to send by reference, without a copy
-    #[arg(long = "file", value_name = "PATH", num_args = 1..)]
-    pub files: Vec<PathBuf>,
-    /// The name that the other end sees [default: the last part of PATH]
-    #[arg(long, requires = "files")]
-    pub name: Option<String>,
-    /// Return when the peer has stored everything
-    #[arg(long)]
-    pub wait: bool,
-    /// With --wait: give up after this long, such as 90s, 10m, 1h30m
-    #[arg(long, value_name = "DUR", requires = "wait", value_parser = quantity::duration)]
-    pub timeout: Option<Duration>,
-    /// Which end, where both are on this machine
-    #[arg(long, value_enum)]
-    pub role: Option<RoleArg>,
 }
 
 /// `agent-wormhole flush`.
@@ -354,6 +329,7 @@ mod tests {
             "agent-wormhole send 1 hi --file x",
             "agent-wormhole send 1 hi --timeout 5s",
             "agent-wormhole send 1 hi --role guest",
+            "agent-wormhole send 1 hi --name x",
             "agent-wormhole flush",
             "agent-wormhole close",
             "agent-wormhole watch",

@@ -52,7 +52,7 @@ impl From<PostError> for Failure {
             | PostError::BadName { .. }
             | PostError::Taken(_)
             | PostError::Target { .. } => Exit::Usage,
-            PostError::Io { .. } => Exit::Internal,
+            PostError::Io { .. } | PostError::Socket { .. } => Exit::Internal,
         };
         Self { exit, why: error.into() }
     }

@@ -1,6 +1,8 @@
-//! `agent-wormhole send`: puts a text, or links to files and directories, into a channel's outbox.
+//! `agent-wormhole send`: puts a text, links to files and directories, or a stream into a channel's outbox.
 //!
 //! Owns the reading of what is to be sent and the names that it gets. The mailbox does the rest.
+
+mod piped;
 
 use std::ffi::OsStr;
 use std::io::{self, Read as _};
@@ -16,15 +18,24 @@ use crate::crypto::pake::Role;
 
 pub(super) fn run(args: SendArgs) -> Result<Exit, Failure> {
     let SendArgs { channel, text, files, name, wait, timeout, role } = args;
-    if name.is_some() && files.len() > 1 {
+    if name.is_some() && files.len() > 1 && files.iter().all(|path| path.as_os_str() != "-") {
         let why = "--name names one file; send the others with a call of their own".to_owned();
         return Err(Failure::new(Exit::Usage, why));
+    }
+    if files.iter().any(|path| path.as_os_str() == "-") {
+        return piped::run(&piped::Piped { channel, alone: files.len() == 1, name, wait, timeout, role });
     }
     let channel = super::channel(&channel, role.map(Role::from))?;
     // Everything is looked at before the first of several is sent.
     let links = files.into_iter().map(|path| link(path, name.as_deref())).collect::<Result<Vec<_>, _>>()?;
-    for (path, name) in &links {
+    for (n, (path, name)) in links.iter().enumerate() {
         client::check_link(path, name)?;
+        client::check_free(&channel.dir, name)?;
+        if links[..n].iter().any(|(_, other)| other == name) {
+            let why =
+                format!("two of them have the name {name:?}; send one of them alone, under another --name");
+            return Err(Failure::new(Exit::Usage, why));
+        }
     }
     if let Some(text) = text {
         client::post_text(&channel.dir, &body(text)?)?;

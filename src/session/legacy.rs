@@ -16,7 +16,7 @@ use super::window::CHUNK;
 use super::{Incoming, LinkLimits, SessionError, SessionEvent};
 use crate::crypto::seal::{LegacyOpener, LegacySealer, TAG_LEN};
 use crate::frame::ChunkBuf;
-use crate::item::{ItemHead, ItemId, ItemKind, Refusal};
+use crate::item::{ItemHead, ItemId, ItemKind, Lane, Refusal};
 
 /// Longest sealed envelope in bytes: what 0.1 takes.
 const MAX_SEALED: usize = 10 * 1024 * 1024;
@@ -190,8 +190,10 @@ impl Legacy {
         if let Some(frame) = self.handshake.pop_front() {
             return Some(frame);
         }
-        while self.leaving.is_none() && self.queue.front().is_some_and(|item| item.whole) {
-            let item = self.queue.pop_front()?;
+        while self.leaving.is_none()
+            && let Some(next) = self.next_whole()
+        {
+            let item = self.queue.remove(next)?;
             let id = item.id;
             let sealed = self.envelope(item);
             self.begin(events);
@@ -204,6 +206,18 @@ impl Legacy {
             }
         }
         None
+    }
+
+    /// The next item that may leave: the first, or while that is a file which is still being read, perhaps as slowly as
+    /// somebody writes it, what is short and has it all.
+    fn next_whole(&self) -> Option<usize> {
+        let first = self.queue.front()?;
+        let next = if first.whole || first.head.lane() == Lane::Prompt {
+            0
+        } else {
+            self.queue.iter().position(|item| item.head.lane() == Lane::Prompt)?
+        };
+        self.queue.get(next).filter(|item| item.whole).map(|_| next)
     }
 
     fn envelope(&mut self, item: Item) -> Result<Bytes, Refusal> {

@@ -1,6 +1,7 @@
 //! `send`, `flush`, `status` and `close`, from another shell than the channel's own.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use serde_json::Value;
@@ -9,7 +10,7 @@ use crate::fixture::content::{noise, same_tree, tree};
 use crate::fixture::end::End;
 use crate::fixture::process::{Ended, Process};
 use crate::fixture::watch;
-use crate::fixture::world::{Via, World};
+use crate::fixture::world::{Pair, Via, World};
 
 /// Runs the program in a directory.
 fn run_in(world: &World, dir: &Path, args: &[&str]) -> Ended {
@@ -69,6 +70,8 @@ fn what_cannot_be_sent_is_told_at_once_and_nothing_is_sent() {
     let (here, number) = (world.path("host"), pair.host.nameplate.clone());
     fs::write(here.join("good.txt"), "x").unwrap();
     fs::write(here.join("scratch~"), "x").unwrap();
+    fs::create_dir(here.join("other")).unwrap();
+    fs::write(here.join("other/good.txt"), "y").unwrap();
     let long = "x".repeat(100_000);
     for (args, says) in [
         (&["--file", "good.txt", "missing.txt"][..], "missing.txt"),
@@ -76,15 +79,72 @@ fn what_cannot_be_sent_is_told_at_once_and_nothing_is_sent() {
         (&["--file", "scratch~"], "--name"),
         (&["--file", "good.txt", "--name", "a/b"], "one part"),
         (&["--file", "good.txt", "good.txt", "--name", "n"], "one file"),
+        (&["--file", "good.txt", "other/good.txt"], "two of them"),
     ] {
         let ended = run_in(&world, &here, &[&["send", &number], args].concat());
         assert_eq!((ended.code, ended.out.len()), (Some(2), 0), "{args:?}: {ended:?}");
         assert!(ended.err.contains(says), "{args:?}: {ended:?}");
     }
+    // A name that is no UTF-8 is asked for.
+    let nameless = std::ffi::OsStr::from_bytes(b"n\xff");
+    fs::write(here.join(nameless), "x").unwrap();
+    let mut command = world.command(&["send", &number, "--file", "good.txt"]);
+    command.arg(nameless).current_dir(&here);
+    let ended = Process::spawn(command).finish();
+    assert_eq!((ended.code, ended.err.contains("--name")), (Some(2), true), "{ended:?}");
     // The longest that an argument may be is a text.
     done(&world, &here, &["send", &number, &long, "--wait"]);
     let (_, peer) = pair.close();
     assert_eq!(peer.count(|event| event["from"] == "peer"), 1, "{peer:?}");
+}
+
+#[test]
+fn directories_are_sent_whole_under_their_own_name_or_another() {
+    let world = World::new();
+    let mut pair = world.pair(Via::Local);
+    let (here, number) = (world.path("host"), pair.host.nameplate.clone());
+    for name in ["one", "two", "three"] {
+        tree(&here.join(name), 10);
+    }
+    // The one that it stands in has a name, too.
+    let three = here.join("three");
+    let host = pair.host.dir.to_str().unwrap().to_owned();
+    done(&world, &three, &["send", &host, "--file", ".", "--wait"]);
+    same_tree(&three, &pair.peer.inbox("three"), true);
+    done(&world, &here, &["send", &number, "--file", "one", "two/", "--wait"]);
+    done(&world, &here, &["send", &number, "--file", "one/.", "--name", "uno", "--wait"]);
+    for (sent, arrived) in [("one", "one"), ("two", "two"), ("one", "uno")] {
+        same_tree(&here.join(sent), &pair.peer.inbox(arrived), true);
+        assert_eq!(pair.peer.item(arrived)["type"], "dir");
+    }
+    let (_, peer) = pair.close();
+    assert_eq!(peer.count(|event| event["from"] == "peer"), 4, "{peer:?}");
+}
+
+#[test]
+fn send_waits_for_what_the_peer_refuses_and_for_what_it_has_no_time_for() {
+    let world = World::new();
+    let host = world.host(&[]);
+    let peer = world.connect(&host.code(), &["--inbox-limit", "1MB"]);
+    let mut pair = Pair { host, peer, relay: None };
+    pair.connected();
+    let (here, number) = (world.path("host"), pair.host.nameplate.clone());
+    fs::write(here.join("large.bin"), noise(5, 3_000_000)).unwrap();
+    fs::write(here.join("small.bin"), noise(6, 30_000)).unwrap();
+    let ended = run_in(&world, &here, &["send", &number, "--file", "large.bin", "small.bin", "--wait"]);
+    assert_eq!((ended.code, ended.out.len()), (Some(6), 0), "{ended:?}");
+    assert!(ended.err.contains("large.bin") && !ended.err.contains("small.bin"), "{ended:?}");
+    assert!(fs::read(pair.peer.inbox("small.bin")).unwrap() == noise(6, 30_000));
+    // Taken out of the outbox, it fails nobody any more.
+    fs::remove_file(pair.host.outbox("large.bin")).unwrap();
+    pair.peer.signal(rustix::process::Signal::STOP);
+    let ended =
+        run_in(&world, &here, &["send", &number, "--file", "small.bin", "--wait", "--timeout", "500ms"]);
+    pair.peer.signal(rustix::process::Signal::CONT);
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    assert!(ended.err.contains("small.bin"), "{ended:?}");
+    pair.peer.item("small-2.bin");
+    pair.close();
 }
 
 #[test]

@@ -26,6 +26,8 @@ mod python_relay;
 mod second;
 mod secrecy;
 mod sizes;
+mod streams;
+mod taken_back;
 mod tools;
 mod watch;
 mod wss;

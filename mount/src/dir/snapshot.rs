@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hasher as _};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::outbox::{Identity, Node, Prepared, Ticket};
 use crate::prepare::{Taken, file_offer, unreadable, unstable};
 use crate::reference::{self, Own, Target, TargetError};
 use crate::source::{OpenFile, time};
+use crate::stream::{Socket, Streams};
 use crate::{Content, Kind, MAX_TEXT, MAX_WHOLE, Offer};
 
 /// The longest tick of a file system's clock. What was written less than this ago may be written again within the same
@@ -54,7 +56,12 @@ impl Snapshots {
             outbox: layout.outbox.try_clone()?,
             staging: layout.incoming.try_clone()?,
             outbox_place: place_of(&layout.outbox)?,
-            own: Own { path: layout.path.clone(), device: None, place: Some(place_of(&layout.channel)?) },
+            own: Own {
+                path: layout.path.clone(),
+                device: None,
+                place: Some(place_of(&layout.channel)?),
+                streams: Arc::default(),
+            },
             clones: AtomicBool::new(true),
         })
     }
@@ -66,6 +73,11 @@ impl Snapshots {
             Node::Dir => self.directory(ticket),
             Node::Link => self.link(ticket),
         }
+    }
+
+    /// The streams that links in the outbox lead to.
+    pub(super) fn streams(&self) -> &Streams {
+        &self.own.streams
     }
 
     /// The fingerprint of a short file, or of a text.
@@ -149,6 +161,10 @@ impl Snapshots {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         // The one place that follows a link: its owner put it into the outbox for that.
         let target = rustix::fs::openat(&self.outbox, &*ticket.path, flags, Mode::empty());
+        if target.as_ref().is_err_and(|errno| matches!(*errno, Errno::NXIO | Errno::OPNOTSUPP)) {
+            let socket = self.socket(&ticket.path).ok_or(TargetError::Kind)?;
+            return reference::opened(ticket, Target::Stream(socket), identity, &self.own);
+        }
         let target = target.map_err(|errno| match errno {
             Errno::NOENT => TargetError::Missing.into(),
             Errno::LOOP => TargetError::Loop.into(),
@@ -161,6 +177,19 @@ impl Snapshots {
             return Err(TargetError::Own.into());
         }
         reference::opened(ticket, target, identity, &self.own)
+    }
+
+    /// The socket that a link leads to, where it is one of a stream.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn socket(&self, path: &str) -> Option<Socket> {
+        let found = rustix::fs::openat(&self.outbox, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        Socket::new(found.ok()?)
+    }
+
+    /// The socket that a link leads to, where it is one of a stream.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn socket(&self, path: &str) -> Option<Socket> {
+        Socket::at(&self.own.path.join(super::layout::OUTBOX).join(path))
     }
 }
 

@@ -21,6 +21,7 @@ use super::watch::{self, Watch};
 use crate::beneath;
 use crate::outbox::{self, Action, Answer, MAX_ENTRIES, Node, Outbox, Prepared, Rules, Stat, Ticket};
 use crate::prepare::{Preparer, Taken};
+use crate::stream::Word;
 use crate::{Content, Ctl, EntryId, LeftOut, OutboxEvent, Outcome, Outlet, ignore, name};
 
 /// How long the new name of a moved file may take to arrive after the old one. The kernel tells both in one system
@@ -139,6 +140,7 @@ impl Worker {
         for answer in self.outbox.abandon_flushes("the channel closed before it was stored") {
             self.answer(&answer);
         }
+        self.snapshots.streams().end();
     }
 
     fn obey(&mut self, order: Order) {
@@ -150,7 +152,13 @@ impl Worker {
             }
             Order::Allow(offers) => self.outbox.allow(offers),
             Order::Prepared(ticket, taken) => self.prepared(&ticket, taken),
-            Order::Outcome(entry, outcome) => self.outbox.outcome(entry, outcome, now),
+            Order::Outcome(entry, outcome) => {
+                let word = Word::from(&outcome);
+                self.outbox.outcome(entry, outcome, now);
+                // Its name is free before its writer knows.
+                self.act();
+                self.snapshots.streams().tell(entry, &word);
+            }
             Order::Finish => {
                 // What was complete before must be known, whether its signs are here yet or not.
                 self.scan_all();
@@ -182,7 +190,10 @@ impl Worker {
                         self.prepared(&ticket, taken);
                     }
                 }
-                Action::Withdraw(entry) => self.emit(OutboxEvent::Withdraw { entry }),
+                Action::Withdraw(entry) => {
+                    self.snapshots.streams().tell(entry, &Word::Cancelled);
+                    self.emit(OutboxEvent::Withdraw { entry });
+                }
                 Action::LeftOut(left_out) => self.emit(OutboxEvent::LeftOut(left_out)),
                 Action::Leave(leaving) => {
                     let path = Arc::clone(&leaving.path);
@@ -203,8 +214,9 @@ impl Worker {
     fn prepared(&mut self, ticket: &Ticket, taken: Taken) {
         if !self.outbox.is_preparing(ticket) {
             // It was changed or removed meanwhile.
-            return;
+            return self.snapshots.streams().tell(ticket.entry, &Word::Cancelled);
         }
+        let is_stream = self.snapshots.streams().has(ticket.entry);
         let result = match taken {
             Ok((offer, identity)) => {
                 let bytes = match &offer.content {
@@ -218,6 +230,9 @@ impl Worker {
             Err(why) => why,
         };
         self.outbox.prepared(ticket, result, Instant::now());
+        if is_stream {
+            self.outbox.only_once(ticket.entry);
+        }
     }
 
     /// A sign is a hint where to look. The paths of `ctl` and of flush requests have a meaning of their own.

@@ -20,6 +20,7 @@ use crate::outbox::{
 };
 use crate::prepare::{Preparer, Taken};
 use crate::reference::{self, Own};
+use crate::stream::{Streams, Word};
 use crate::{Content, EntryId, Kind, MAX_TEXT, MAX_WHOLE, Offer, OutboxEvent, Outcome, Outlet, ignore, name};
 
 /// Before the number of a receipt in the token of its flush: no request has it in its name.
@@ -71,6 +72,7 @@ pub(super) struct Worker {
     outbox: Outbox,
     kept: BTreeMap<Arc<str>, Kept>,
     preparer: Preparer,
+    streams: Arc<Streams>,
     /// `None` once nobody listens.
     outlet: Option<Outlet>,
     /// Receipts that wait for one of those before them to end.
@@ -84,9 +86,14 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(shared: &Arc<Shared>, own: Own, outlet: Outlet) -> Self {
         let (files, orders) = (Arc::clone(shared), shared.orders.clone());
-        let take = move |ticket: &Ticket| match files.files().link_target(&ticket.path) {
-            Some(target) => reference::offer(ticket, Path::new(&target), ticket.identity, &own),
-            None => Err(Prepared::Gone),
+        let streams = Arc::clone(&own.streams);
+        let take = move |ticket: &Ticket| {
+            // Not locked any more while the target is waited for.
+            let target = files.files().link_target(&ticket.path);
+            match target {
+                Some(target) => reference::offer(ticket, Path::new(&target), ticket.identity, &own),
+                None => Err(Prepared::Gone),
+            }
         };
         let late = move |ticket, taken| {
             // After the end of the worker nobody wants to know.
@@ -106,6 +113,7 @@ impl Worker {
             outbox: Outbox::new(Rules::FUSE),
             kept: BTreeMap::new(),
             preparer,
+            streams,
             outlet: Some(outlet),
             receipts: VecDeque::new(),
             active: 0,
@@ -137,7 +145,13 @@ impl Worker {
         match order {
             Order::Look | Order::Stop => {}
             Order::Allow(offers) => self.outbox.allow(offers),
-            Order::Outcome(entry, outcome) => self.outbox.outcome(entry, outcome, now),
+            Order::Outcome(entry, outcome) => {
+                let word = Word::from(&outcome);
+                self.outbox.outcome(entry, outcome, now);
+                // Its name is free before its writer knows.
+                self.act();
+                self.streams.tell(entry, &word);
+            }
             Order::Prepared(ticket, taken) => self.prepared(&ticket, taken),
             Order::Finish => {
                 self.shared.files().complete_all(now);
@@ -289,7 +303,10 @@ impl Worker {
                         self.prepared(&ticket, taken);
                     }
                 }
-                Action::Withdraw(entry) => self.emit(OutboxEvent::Withdraw { entry }),
+                Action::Withdraw(entry) => {
+                    self.streams.tell(entry, &Word::Cancelled);
+                    self.emit(OutboxEvent::Withdraw { entry });
+                }
                 Action::LeftOut(left_out) => self.emit(OutboxEvent::LeftOut(left_out)),
                 Action::Leave(leaving) => self.leave(leaving),
                 Action::Answer(answer) => self.answer(&answer),
@@ -347,8 +364,9 @@ impl Worker {
     fn prepared(&mut self, ticket: &Ticket, taken: Taken) {
         if !self.outbox.is_preparing(ticket) {
             // It was changed or removed meanwhile.
-            return;
+            return self.streams.tell(ticket.entry, &Word::Cancelled);
         }
+        let is_stream = self.streams.has(ticket.entry);
         let result = match taken {
             Ok((offer, _)) => {
                 self.emit(OutboxEvent::Offer(offer));
@@ -358,6 +376,9 @@ impl Worker {
             Err(result) => result,
         };
         self.outbox.prepared(ticket, result, Instant::now());
+        if is_stream {
+            self.outbox.only_once(ticket.entry);
+        }
     }
 
     fn leave(&mut self, leaving: Leaving) {
@@ -449,6 +470,7 @@ impl Worker {
             }
         }
         self.shared.receipts.end();
+        self.streams.end();
     }
 }
 

@@ -51,9 +51,14 @@ pub(super) struct Barriers {
 }
 
 impl Barriers {
+    /// Whether no more requests can be added.
+    pub(super) const fn is_full(&self) -> bool {
+        self.waiting.len() >= MAX_FLUSHES
+    }
+
     /// Adds a request; `false` where there are too many.
     pub(super) fn add(&mut self, members: BTreeSet<Member>, answer: Answer) -> bool {
-        let fits = self.waiting.len() < MAX_FLUSHES;
+        let fits = !self.is_full();
         if fits {
             self.waiting.push((members, answer));
         }

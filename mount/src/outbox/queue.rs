@@ -62,7 +62,8 @@ impl Outbox {
         match result {
             Prepared::Offered { identity, mark } => {
                 (entry.identity, entry.mark, entry.last_offer) = (identity, mark, Some(ticket.entry));
-                self.offers.insert(ticket.entry, Offered { path: Arc::clone(path), withdrawn: false });
+                self.offers
+                    .insert(ticket.entry, Offered { path: Arc::clone(path), withdrawn: false, once: false });
                 self.set_state(path, State::Offered(ticket.entry), now);
                 let next = Member::Offer(ticket.entry);
                 self.barriers.end(&Member::Path(Arc::clone(path)), End::Becomes(&next));
@@ -85,6 +86,11 @@ impl Outbox {
                 self.wait(path, false, now);
             }
             Prepared::Gone => self.gone(path, now),
+            Prepared::Spent(reason) => {
+                self.fail_path(path, &reason);
+                self.actions.push_back(Action::LeftOut(LeftOut { name: path.to_string(), reason }));
+                self.set_state(path, State::Delivered, now);
+            }
             Prepared::LeftOut(reason) => self.leave_out_as(path, ticket.identity, reason.into(), now),
         }
     }
@@ -103,6 +109,9 @@ impl Outbox {
     /// Waits until the peer has stored what is complete now. `is_open` says whether somebody is writing a path of
     /// which no close was seen; that is not waited for. `false` where too many wait already.
     pub fn flush(&mut self, token: String, is_open: &mut dyn FnMut(&str) -> bool) -> bool {
+        if self.barriers.is_full() {
+            return false;
+        }
         let mut answer = Answer::new(token);
         let mut members = BTreeSet::new();
         for (path, entry) in &self.entries {
@@ -122,6 +131,7 @@ impl Outbox {
         if let Some(beyond) = &self.beyond {
             answer.fail(&beyond.name, &beyond.reason);
         }
+        self.lost.tell(&mut answer);
         let texts = self.offers.iter().filter(|(_, offer)| !offer.withdrawn);
         members.extend(texts.map(|(id, _)| Member::Offer(*id)));
         self.barriers.add(members, answer)

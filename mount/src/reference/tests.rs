@@ -72,14 +72,19 @@ impl Rig {
         let (home, path) = home();
         fill(&path);
         let place = Some(place(&rustix::fs::stat(&path).unwrap()));
-        Self { own: Own { path, device: None, place }, _server: None, _mounts: Vec::new(), home }
+        Self {
+            own: Own { path, device: None, place, streams: Arc::default() },
+            _server: None,
+            _mounts: Vec::new(),
+            home,
+        }
     }
 
     fn tmpfs() -> Option<Self> {
         let (home, path) = home();
         let mount = mounted("tmpfs", &path, None)?;
         fill(&path);
-        let own = Own { device: device_of(&path), path, place: None };
+        let own = Own { device: device_of(&path), path, place: None, streams: Arc::default() };
         Some(Self { own, _server: None, _mounts: vec![mount], home })
     }
 
@@ -88,7 +93,7 @@ impl Rig {
         let server = File::options().read(true).write(true).open("/dev/fuse").ok()?;
         let data = format!("fd={},rootmode=40000,user_id=0,group_id=0\0", server.as_raw_fd());
         let mount = mounted("fuse", &path, Some(CStr::from_bytes_with_nul(data.as_bytes()).unwrap()))?;
-        let own = Own { device: device_of(&path), path, place: None };
+        let own = Own { device: device_of(&path), path, place: None, streams: Arc::default() };
         Some(Self { own, _server: Some(server), _mounts: vec![mount], home })
     }
 
@@ -132,6 +137,7 @@ impl Rig {
         match self.open(&target) {
             Ok(Target::File(mut open)) => assert_eq!(&open.whole(9).unwrap()[..], b"hello"),
             Ok(Target::Dir(_)) => panic!("{} is a directory", target.as_ref().display()),
+            Ok(Target::Stream(_)) => panic!("{} is a stream", target.as_ref().display()),
             Err(error) => panic!("{}: {error:?}", target.as_ref().display()),
         }
     }

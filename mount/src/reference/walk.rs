@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::{FLAGS, Own, Target, TargetError};
 use crate::beneath::{device, place};
 use crate::dir::layout::{INBOX, OUTBOX};
+use crate::stream::Socket;
 
 /// Most links on the way, as the kernel has it.
 const MAX_LINKS: usize = 40;
@@ -175,6 +176,10 @@ fn reopen(found: &OwnedFd) -> Result<Target, TargetError> {
     let flags = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => FLAGS,
         FileType::Directory => FLAGS | OFlags::DIRECTORY,
+        FileType::Socket => {
+            let found = found.try_clone().map_err(TargetError::Io)?;
+            return Socket::new(found).map(Target::Stream).ok_or(TargetError::Kind);
+        }
         // Opening a device may do something.
         _ => return Err(TargetError::Kind),
     };

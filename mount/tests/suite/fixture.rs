@@ -101,6 +101,7 @@ pub struct Offered {
 pub enum Body {
     Bytes(Vec<u8>),
     Changed,
+    BrokenOff,
     /// Name, whether it is a file, bytes.
     Tree(Vec<(String, bool, Vec<u8>)>, Vec<String>),
 }
@@ -309,6 +310,7 @@ pub fn drain(content: Content) -> Body {
         Content::Stream(source) => match read(source) {
             Ok(bytes) => Body::Bytes(bytes),
             Err(SourceError::Changed) => Body::Changed,
+            Err(SourceError::BrokenOff) => Body::BrokenOff,
             Err(SourceError::Io(error)) => panic!("{error}"),
         },
         Content::Tree(mut tree) => {

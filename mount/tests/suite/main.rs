@@ -16,4 +16,5 @@ mod operations;
 mod receiving;
 mod semantics;
 mod sending;
+mod streams;
 mod trees;

@@ -278,3 +278,24 @@ fn cancel_takes_back_what_has_not_left() {
     python.session.handle_drained();
     assert_eq!(python.events(), ["Opened(ItemId(1))", "receipt 1 Some(Changed)", "Sent(ItemId(2))"]);
 }
+
+#[test]
+fn what_is_short_goes_before_a_file_that_is_still_being_read() {
+    let mut python = Python::new(Role::Host, DIRECT);
+    let slow = python.session.offer(file("slow")).unwrap();
+    python.session.push(slow, ChunkBuf::copy_of(b"be"), false);
+    let long = ItemHead { inline: None, ..text("") };
+    python.session.offer(text("one")).unwrap();
+    let long = python.session.offer(long).unwrap();
+    python.session.offer(text("three")).unwrap();
+    assert_eq!(python.hear().unwrap().0["body"], json!("one"));
+    python.session.handle_drained();
+    assert!(python.hear().is_none(), "texts keep their order, and a long one is read in its turn");
+    python.session.push(slow, ChunkBuf::copy_of(b"gun"), true);
+    assert_eq!(python.hear().unwrap().0["body"], json!(BASE64.encode(b"begun")));
+    python.session.handle_drained();
+    python.session.push(long, ChunkBuf::copy_of(b"two"), true);
+    assert_eq!(python.hear().unwrap().0["body"], json!("two"));
+    python.session.handle_drained();
+    assert_eq!(python.hear().unwrap().0["body"], json!("three"));
+}
