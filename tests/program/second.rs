@@ -392,7 +392,9 @@ fn an_item_that_is_taken_back_by_either_end_arrives_nowhere() {
     assert_eq!((&refused["name"], &refused["reason"]), (&"large.bin".into(), &"cancelled".into()));
     meeting.sends("small.bin", b"small");
     let (_, events) = meeting.close(true);
-    assert!(!events.iter().any(|event| event["name"] == "stream.bin"), "{events:?}");
+    let of_the_stream: Vec<&Value> = events.iter().filter(|event| event["name"] == "stream.bin").collect();
+    assert_eq!(of_the_stream.len(), 1, "{events:?}");
+    assert_eq!((&of_the_stream[0]["event"], &of_the_stream[0]["by"]), (&"refused".into(), &"peer".into()));
 }
 
 #[test]

@@ -44,8 +44,9 @@ fn a_file_that_changes_while_it_is_read_is_told_once_and_arrives_in_the_end() {
     // The peer stands still before it has much of it: what is read now is not the end of it.
     pair.peer.signal(Signal::STOP);
     pair.host.link(&source, "growing.bin");
-    let on_its_way =
-        |state: &Value| state["outbox"]["in_flight"][0]["done"].as_u64().is_some_and(|done| done > 0);
+    let on_its_way = |state: &Value| {
+        state["outbox"]["in_flight"][0]["waits"].as_str().is_some_and(|why| why.contains("acknowledged"))
+    };
     pair.host.until_state("its beginning", on_its_way);
     File::options().write(true).open(&source).unwrap().write_all_at(b"x", SIZE).unwrap();
     pair.peer.signal(Signal::CONT);
