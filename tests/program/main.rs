@@ -12,6 +12,7 @@ mod closed;
 mod codes;
 mod commands;
 mod cuts;
+mod day;
 mod detach;
 mod fixture;
 mod local_relay;
