@@ -20,6 +20,7 @@ fn every_row_names_a_test_that_exists() {
         "src/outbox/tests/mounted.rs",
         "src/prepare.rs",
         "src/reference/tests.rs",
+        "src/stream/tests.rs",
         "src/dir/watch.rs",
         "src/dir/worker/tests.rs",
         "src/outbox/tickets.rs",

@@ -84,13 +84,14 @@ fn a_stream_is_offered_without_a_size_and_arrives_as_it_is_written() {
         let mut writer = Writer::start(fixture, "big.tar", true);
         let mut offer = offer(fixture);
         assert_eq!((offer.kind, offer.name.as_str(), offer.size), (Kind::File, "big.tar", None));
-        is_clean(fixture);
         let Content::Stream(source) = &mut offer.content else { panic!("no stream") };
         // Long before its end, and whatever the sizes of the writes are.
         writer.write(b"first");
         let mut first = [0; 5];
         source.read(&mut first).unwrap();
         assert_eq!(&first, b"first");
+        // Nobody else can connect by then.
+        is_clean(fixture);
         let rest = vec![7; 300_000];
         let writing = thread::spawn(move || {
             writer.write(&rest);
@@ -240,7 +241,11 @@ fn a_dead_stream_leaves_and_a_foreign_socket_is_left_out() {
         // What has the name and says something else.
         let other = private.join("agent-wormhole-stream-other");
         let listener = UnixListener::bind(&other).unwrap();
-        let answering = thread::spawn(move || listener.accept().unwrap().0.write_all(b"SSH-2.0-x").unwrap());
+        let answering = thread::spawn(move || {
+            let (mut reader, _) = listener.accept().unwrap();
+            reader.read_exact(&mut [0; 8]).unwrap();
+            reader.write_all(b"SSH-2.0-x").unwrap();
+        });
         symlink(&other, fixture.outbox("other")).unwrap();
         assert!(fixture.left_out("other").contains("no stream"), "{}", fixture.left_out("other"));
         answering.join().unwrap();
