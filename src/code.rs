@@ -119,7 +119,7 @@ pub enum CodeError {
         near: Vec<&'static str>,
     },
     /// Longer than any code.
-    #[error("this is too long to be a code")]
+    #[error("this is too long to be a code; it is a number and three words, as in 9471-cross-clock-marble")]
     TooLong,
     /// Three words without a number, where the relay is not to be told the code.
     #[error(

@@ -60,7 +60,7 @@ pub enum RundirError {
         path: PathBuf,
     },
     /// The file system said no.
-    #[error("{}: {source}", path.display())]
+    #[error("{} cannot be used: {source}; check who owns it, or set XDG_RUNTIME_DIR to a private directory", path.display())]
     Io {
         /// Where.
         path: PathBuf,

@@ -73,9 +73,12 @@ fn typed_code(given: &[String]) -> Result<Zeroizing<String>, Failure> {
             "no code on standard input; write it there, as in: agent-wormhole connect - < code.txt",
         )),
         Ok(_) => Ok(line),
-        Err(error) => {
-            Err(Failure::new(Exit::Usage, format!("the code cannot be read from standard input: {error}")))
-        }
+        Err(error) => Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "the code cannot be read from standard input: {error}; write it there, as in: agent-wormhole connect - < code.txt"
+            ),
+        )),
     }
 }
 

@@ -40,7 +40,10 @@ pub fn data(lines: &str) -> io::Result<()> {
 
 /// Standard output takes no data.
 pub(super) fn failed(error: io::Error) -> Failure {
-    Failure::new(Exit::Internal, format!("the output cannot be written: {error}"))
+    Failure::new(
+        Exit::Internal,
+        format!("the output cannot be written: {error}; make room for it, or send it elsewhere"),
+    )
 }
 
 /// Blocks until nobody reads standard output any more: the reader of a pipe has gone, or a terminal was closed. Never

@@ -14,7 +14,7 @@ use super::output;
 pub(super) fn run(command: RelayCommand, settings: Option<Settings>) -> Result<Exit, Failure> {
     let RelayCommand { relay, action } = command;
     if let Some(settings) = settings.filter(|_| relay.print_config) {
-        output::data(&settings.to_string()).context("the settings cannot be written")?;
+        output::data(&settings.to_string()).map_err(output::failed)?;
         return Ok(Exit::Done);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -24,7 +24,7 @@ pub(super) fn run(command: RelayCommand, settings: Option<Settings>) -> Result<E
     match action {
         Some(Action::Healthcheck(args)) => match runtime.block_on(healthcheck::ask(&args.url(&relay))) {
             Ok(status) => {
-                output::data(&status).context("the answer cannot be written")?;
+                output::data(&status).map_err(output::failed)?;
                 Ok(Exit::Done)
             }
             Err(error) => Err(Failure { exit: Exit::Internal, why: error.into() }),

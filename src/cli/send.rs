@@ -54,7 +54,7 @@ fn body(text: String) -> Result<Zeroizing<String>, Failure> {
     let mut bytes = Zeroizing::new(Vec::new());
     // One byte more than is sent: what is too long is refused, not shortened.
     io::stdin().lock().take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(|error| {
-        Failure::new(Exit::Internal, format!("the text cannot be read from standard input: {error}"))
+        Failure::new(Exit::Internal, format!("the text cannot be read from standard input: {error}; nothing was sent, give it as an argument or in a file"))
     })?;
     if bytes.len() as u64 > MAX_TEXT {
         let why = format!("standard input is longer than a text may be ({MAX_TEXT} bytes); send a file");

@@ -47,18 +47,17 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
             output::note("no channel is running here; start one with `agent-wormhole host`");
             return Ok(Exit::Done);
         }
-        (true, rows) => {
-            rows.iter().map(Row::line).collect::<io::Result<Vec<String>>>().map_err(printing)?.join("\n")
-        }
+        (true, rows) => rows
+            .iter()
+            .map(Row::line)
+            .collect::<io::Result<Vec<String>>>()
+            .map_err(output::failed)?
+            .join("\n"),
         (false, [row]) if args.channel.is_some() => sheet::sheet(row, look),
         (false, rows) => table::table(rows, look),
     };
-    output::data(&text).map_err(printing)?;
+    output::data(&text).map_err(output::failed)?;
     Ok(Exit::Done)
-}
-
-fn printing(error: io::Error) -> Failure {
-    Failure::new(Exit::Internal, format!("the output cannot be written: {error}"))
 }
 
 /// What a channel is doing, as far as it says.

@@ -209,12 +209,13 @@ fn who_interrupts_the_caller_while_it_waits_ends_both() {
         let mut waiting = Process::spawn(world.command(&["host", "--detach", "--relay", &url]));
         let (mut connection, _) = relay.accept().unwrap();
         connection.set_read_timeout(Some(crate::fixture::LIMIT)).unwrap();
+        let mut begin = [0; 4];
+        connection.read_exact(&mut begin).unwrap();
+        assert_eq!(&begin, b"GET ");
         waiting.signal(word);
         let ended = waiting.finish();
         assert_eq!((ended.code, ended.out.len()), (None, 0), "{ended:?}");
         // The connection of the one in the background ends with it.
-        let mut request = Vec::new();
-        connection.read_to_end(&mut request).unwrap();
-        assert!(request.starts_with(b"GET "), "{request:?}");
+        connection.read_to_end(&mut Vec::new()).unwrap();
     }
 }
