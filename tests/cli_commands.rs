@@ -91,6 +91,7 @@ fn what_cannot_be_is_exit_2_and_says_what_to_do() {
         (&["connect", "70000-cross-clock-marble@h"], "65535"),
         (&["connect", "9471-cross-clokc-marble"], "did you mean clock"),
         (&["connect", "-"], "standard input"),
+        (&["host", "--relay", "wss://x", "--ca", "/missing"], "check the path"),
         (&["status", "9471"], "no channel 9471 is running"),
         (&["status", "nonsense"], "number"),
         (&["send", "9471", "hi"], "agent-wormhole host"),
@@ -101,6 +102,7 @@ fn what_cannot_be_is_exit_2_and_says_what_to_do() {
         let output = user.run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", err(&output));
         assert!(err(&output).contains(says), "{args:?}: {}", err(&output));
+        assert!(err(&output).matches("os error").count() < 2, "{args:?}: {}", err(&output));
         assert_eq!(out(&output), "", "{args:?}: standard output is data");
     }
 }

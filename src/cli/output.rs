@@ -126,7 +126,14 @@ pub(super) fn look() -> Look {
 
 /// Tells why a command failed, causes included. What it quotes may come from anywhere: no control reaches the terminal.
 pub(super) fn failure(why: &anyhow::Error) {
-    let text: Vec<String> = format!("{why:#}").lines().map(visible).collect();
+    let mut text = why.to_string();
+    for cause in why.chain().skip(1).map(ToString::to_string) {
+        // Many a message has its cause inside, before it says what to do.
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    let text: Vec<String> = text.lines().map(visible).collect();
     note(&format!("agent-wormhole: {}", text.join("\n")));
 }
 
