@@ -191,10 +191,6 @@ class Incoming:
         if item is not None:
             self._refuse(item, cancel.reason)
             self._close(item)
-            # A group takes its members with it; what still comes of them is dropped.
-            for member in self._open.values():
-                if member.head.group == cancel.item:
-                    member.refused = cancel.reason
         elif cancel.item == 0 or not self._taken(cancel.item):
             self._take(cancel.item)
 
@@ -215,6 +211,10 @@ class Incoming:
 
     def _close(self, item: Item) -> None:
         del self._open[item.head.item]
+        # A group that goes takes with it the members that have not ended; what still comes of them is dropped.
+        for member in self._open.values():
+            if member.head.group == item.head.item:
+                member.refused = item.refused
         group = self._open.get(item.head.group)
         if group is not None:
             group.open_members -= 1
