@@ -90,6 +90,22 @@ fn only_a_failed_opening_is_tampering_and_both_sides_learn_it() {
 }
 
 #[test]
+fn after_a_fault_records_are_still_taken_and_another_fault_changes_nothing() {
+    let mut hand = Hand::new();
+    let mut altered = hand.data_record(0, &[begin(1, text("x"))]);
+    altered[20] ^= 1;
+    assert_eq!(hand.feed(&altered), Err(SessionError::Tampered));
+    assert_eq!(closes_with(&mut hand), Some(CloseReason::Tampered));
+    let good = hand.data_record(0, &[begin(1, text("x"))]);
+    assert_eq!(hand.feed(&good), Ok(()));
+    assert!(hand.heads().is_empty(), "the item is dropped");
+    assert!(matches!(hand.feed(b"no record"), Err(SessionError::Peer(_))));
+    assert_eq!(hand.feed(&good), Ok(()), "a double");
+    assert_eq!(hand.states().last().map(|state| state.next), Some(1), "it was taken");
+    assert_eq!(closes_with(&mut hand), None, "one close, with the first reason");
+}
+
+#[test]
 fn an_old_control_is_dropped_unopened_even_when_it_was_never_seen() {
     let mut hand = Hand::new();
     let ask = State { ask: true, ..hand.state };
