@@ -86,5 +86,5 @@ fn the_records_of_the_example_are_its_messages_sealed() {
         assert_eq!(sealed, unhex(&shown[format!("{name} record").as_str()]), "{name}");
         records += 1;
     }
-    assert_eq!((records, shown.len()), (10, 19 + 2 * 10));
+    assert_eq!((records, shown.len()), (12, 19 + 2 * 12));
 }

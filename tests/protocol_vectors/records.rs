@@ -94,8 +94,10 @@ fn versions_are_read_or_burn_the_code() {
     for case in list(&known()["versions"]) {
         let mut run = Run::new(Role::Host);
         let key = array(&run.known["legacy_keys"][direction(Role::Peer)]);
-        let sealed = bytes(&case["sealed"]);
-        assert_eq!(seal(&key, &nonce(0, 0), b"", &bytes(&case["plaintext"])), sealed, "{case}");
+        let sealed = seal(&key, &nonce(0, 0), b"", &bytes(&case["plaintext"]));
+        if let Some(known) = case.get("sealed") {
+            assert_eq!(sealed, bytes(known), "{case}");
+        }
         let spake = bytes(&run.known["peer"]["spake"]);
         run.feed(&spake).unwrap();
         run.feed(&sealed).unwrap();

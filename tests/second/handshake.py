@@ -133,22 +133,27 @@ class Handshake:
 def read_version(plain: bytes, role: str) -> int:
     """The protocol that the other end speaks; `ValueError` where this is no version of `role`."""
 
-    def members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        names = [name for name, _ in pairs]
-        for name in TYPES:
-            if names.count(name) > 1:
-                raise ValueError(f"{name} comes twice")
-        return dict(pairs)
+    class Members(list):
+        """Of an object, in pairs: only the outermost must not have one twice."""
+
+    def whole(digits: str) -> int | str:
+        """Python reads no number of thousands of digits; one of so many is beyond any member."""
+        return int(digits) if len(digits) < 32 else digits
 
     def no_constant(name: str) -> None:
         raise ValueError(f"{name} is not JSON")
 
-    version = json.loads(plain.decode(), object_pairs_hook=members, parse_constant=no_constant)
-    if not isinstance(version, dict):
+    pairs = json.loads(plain.decode(), object_pairs_hook=Members, parse_constant=no_constant, parse_int=whole)
+    if not isinstance(pairs, Members):
         raise ValueError("not an object")
+    names, version = [name for name, _ in pairs], dict(pairs)
+    if any(names.count(name) > 1 for name in TYPES):
+        raise ValueError("a member comes twice")
     for name, kind in TYPES.items():
         if name in version and (not isinstance(version[name], kind) or isinstance(version[name], bool)):
             raise ValueError(f"{name} has another type")
+    # A lone surrogate has no UTF-8, which is a `ValueError`, too.
+    "".join([*names, version.get("agent") or ""]).encode()
     if version.get("version") != 1 or version.get("role") != role:
         raise ValueError("another version or role")
     protocol = version.get("protocol", 0)

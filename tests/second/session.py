@@ -103,7 +103,7 @@ class Session:
         self._close_at = NEVER
         self._close_sealed = False
         self.their_close: int | None = None
-        # The other end broke the protocol: nothing more is taken from it but acknowledgements.
+        # A fault of the other end has been told.
         self._broken = False
         self.over = False
 
@@ -209,8 +209,6 @@ class Session:
             raise Malformed("record")
         kind, number = record[0], int.from_bytes(record[1:9])
         if kind == CONTROL and number <= self._their_control:
-            return
-        if kind == DATA and self._broken:
             return
         if kind == DATA and number < self._next:
             self._state = True

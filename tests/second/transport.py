@@ -25,7 +25,7 @@ LAST_BYTES = 2.0
 MAX_PROOF = 128
 ONE_ADDRESS, ONE_RELAY = 4.0, 15.0
 LEAST_FRAME = 64 << 10
-LIMITS = ("max_frame", "messages_per_minute")
+LIMITS = ("max_frame", "messages_per_minute", "bytes_per_minute", "idle_secs")
 NOT_AGAIN = (4001, 4002, 4003)
 AGAIN = ("busy", "too_many_failed_joins", "too_many_channels")
 
@@ -328,7 +328,7 @@ class Seat:
         if 0 < numbers[0] < LEAST_FRAME:
             raise Gone("the relay's frames are too short")
         self.seat, self.boot, self.nameplate = words
-        self.limits = numbers
+        self.limits = numbers[:2]
 
     def up(self, session: Session) -> None:
         session.link_up(time.monotonic(), *self.limits)

@@ -8,6 +8,8 @@ KNOWN = frozenset(WORDS)
 # The first four letters are unique in the list; a prefix of that many or more names its word.
 PREFIXES = {word[:length]: word for word in WORDS for length in range(4, len(word) + 1)}
 LONGEST = 256
+# The property `White_Space` of Unicode; Python's own notion has four separators more.
+SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 
 
 class CodeError(ValueError):
@@ -16,7 +18,7 @@ class CodeError(ValueError):
 
 def parse(typed: str, any_words: bool = False) -> tuple[str, str]:
     """The nameplate and the normalised code. `any_words` reads a code of another list as it stands."""
-    typed = typed.strip()
+    typed = typed.strip(SPACE)
     if len(typed.encode()) > LONGEST:
         raise CodeError("too long")
     nameplate = re.match(r"[0-9]*", typed).group()
@@ -27,7 +29,7 @@ def parse(typed: str, any_words: bool = False) -> tuple[str, str]:
         if not (rest.startswith("-") and len(rest) > 1):
             raise CodeError("count")
         return nameplate, typed
-    parts = [part for part in re.split(r"[-_.\s]+", rest.lower()) if part]
+    parts = [part for part in re.split(f"[-_.{SPACE}]+", rest.lower()) if part]
     words = [word_of(part) for part in parts] if len(parts) == 3 else joined("".join(parts))
     return nameplate, "-".join([nameplate, *words])
 

@@ -22,6 +22,7 @@ DOCUMENT = HERE.parent.parent / "src" / "PROTOCOL.md"
 RUN = json.loads((HERE / "handshake.json").read_text())
 DATA, CONTROL = 1, 2
 WINDOWS = 8 << 20, 2 << 20
+SHORTEST = b'{"version":1,"role":"peer"}'
 
 
 def expand(key: bytes, salt: bytes | None, info: str, length: int = 32) -> bytes:
@@ -60,6 +61,12 @@ def state(next: int, end: int, echo: int, ask: bool = False, dealt: int = 0) -> 
     numbers = [next, WINDOWS[0], WINDOWS[1] + dealt, end, 1, echo]
     flags = [b"\xf5" if ask else b"\xf4", b"\xf4"]
     return message(6, cbor(*enumerate([*map(number, numbers), *flags])))
+
+
+def longer(state: bytes) -> bytes:
+    """With a member of the future, of 200 bytes."""
+    body = bytes([state[5] + 1]) + state[6:] + b"\x18\x2a\x58\xc8" + bytes(200)
+    return message(6, body)
 
 
 # --- the run
@@ -154,6 +161,7 @@ def records(run: Run) -> list[dict]:
         ("a control record twice is not opened", [c(0, state(0, 0, 1)), c(0, b"", alter=altered)], "ok", 0, "state"),
         ("a late control record is not opened", [c(7, state(0, 0, 1)), c(6, b"", alter=altered)], "ok", 0, "state"),
         ("an altered control record", [c(0, state(0, 0, 1), alter=altered)], "tampered", 0, None),
+        ("a control record of more than 128 bytes", [c(0, longer(state(0, 0, 1)))], "ok", 0, "state"),
         ("a control record without a state", [c(0, b"")], "frame", 0, None),
         ("a control record with two states", [c(0, state(0, 0, 1) * 2)], "frame", 0, None),
         ("a control record with a message", [c(0, close(0))], "frame", 0, None),
@@ -218,11 +226,29 @@ def versions(run: Run) -> list[dict]:
         ("UTF-16", '{"version":1,"role":"peer","protocol":2}'.encode("utf-16"), "failed"),
         ("a string that is not UTF-8", b'{"version":1,"role":"peer","protocol":2,"agent":"\xff"}', "failed"),
         ("not a number", b'{"version":1,"role":"peer","protocol":NaN}', "failed"),
+        ("version with an exponent", b'{"version":1e0,"role":"peer","protocol":2}', "failed"),
+        ("a fraction elsewhere", b'{"version":1,"role":"peer","protocol":2,"features":[1.5],"x":2e9}', "protocol 2"),
+        ("a lone surrogate in agent", b'{"version":1,"role":"peer","protocol":2,"agent":"\\ud800"}', "failed"),
+        ("a lone surrogate in a member's name", b'{"version":1,"role":"peer","protocol":2,"\\ud800":0}', "failed"),
+        ("a lone surrogate elsewhere", b'{"version":1,"role":"peer","protocol":2,"features":["\\ud800"],"x":"\\udc00"}', "protocol 2"),
+        ("a role twice elsewhere", b'{"version":1,"role":"peer","protocol":2,"x":{"role":1,"role":2}}', "protocol 2"),
+        ("a number of 5,000 digits elsewhere", b'{"version":1,"role":"peer","protocol":2,"x":' + b"7" * 5000 + b"}", "protocol 2"),
+        ("100 levels", b'{"version":1,"role":"peer","protocol":2,"x":' + b"[" * 99 + b"]" * 99 + b"}", "protocol 2"),
+        ("as long as any", SHORTEST + bytes([0x20] * (16_384 - 16 - len(SHORTEST))), "protocol 1"),
+        ("longer than any", SHORTEST + bytes([0x20] * (16_385 - 16 - len(SHORTEST))), "unproven"),
     ]  # fmt: skip
-    return [
-        {"name": name, "plaintext": plain.hex(), "sealed": run.sealed("peer", plain).hex(), "verdict": verdict}
-        for name, plain, verdict in rows
-    ]
+    made = []
+    for name, plain, verdict in rows:
+        # The seal of a long one is left to whoever reads it.
+        sealed = {"sealed": run.sealed("peer", plain).hex()} if len(plain) < 1024 else {}
+        made.append({"name": name, "plaintext": digits(plain), **sealed, "verdict": verdict})
+    return made
+
+
+def digits(plain: bytes) -> str:
+    """In hexadecimal digits; a byte that comes many times in a row is written once."""
+    runs = re.finditer(rb"(?s)(.)\1{200,}|(?:(.)(?!\2{200,}))+", plain)
+    return " ".join(f"{run[0][:1].hex()}*{len(run[0])}" if run[1] else run[0].hex() for run in runs)
 
 
 # --- the worked example
@@ -233,13 +259,15 @@ def example(run: Run) -> str:
     said = [
         ("host control 0", "host", CONTROL, 0, state(0, 0, 0)),
         ("peer control 0", "peer", CONTROL, 0, state(0, 0, 0)),
+        ("host control 1", "host", CONTROL, 1, state(0, 0, 1)),
+        ("peer control 1", "peer", CONTROL, 1, state(0, 0, 1)),
         ("host data 0", "host", DATA, 0, text(1, b"hello")),
         ("peer data 0", "peer", DATA, 0, receipt(1)),
-        ("host control 1", "host", CONTROL, 1, state(1, 1, 1, ask=True)),
-        ("peer control 1", "peer", CONTROL, 1, state(1, 1, 1, dealt=cost)),
+        ("host control 2", "host", CONTROL, 2, state(1, 1, 1, ask=True)),
+        ("peer control 2", "peer", CONTROL, 2, state(1, 1, 1, dealt=cost)),
         ("host data 1", "host", DATA, 1, close(0)),
-        ("host control 2", "host", CONTROL, 2, state(1, 2, 1, ask=True)),
-        ("peer control 2", "peer", CONTROL, 2, state(2, 1, 1, dealt=cost)),
+        ("host control 3", "host", CONTROL, 3, state(1, 2, 1, ask=True)),
+        ("peer control 3", "peer", CONTROL, 3, state(2, 1, 1, dealt=cost)),
         ("peer data 1", "peer", DATA, 1, close(0)),
     ]
     lines = [
@@ -280,7 +308,8 @@ def main() -> None:
         "the end where negative, and the bits that change); `record` is the whole of it; or a `frame` as it is. `outcome` is "
         "`ok`, `tampered`, or a fault as in `sessions.json`; `next` is the data record expected afterwards; `due` says "
         "whether a `state` is due at once and whether it says `again`. `proofs`: last frames of a resume. `versions`: of the "
-        "peer, with the verdicts of `handshake.json`."
+        "peer, with the verdicts of `handshake.json`; where `sealed` is absent, the reader seals the plaintext likewise. `20*9` "
+        "is a byte nine times."
     )
     made = {"about": about, "cases": records(run), "proofs": proofs(run), "versions": versions(run)}
     (HERE / "records.json").write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
