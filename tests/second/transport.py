@@ -27,7 +27,7 @@ ONE_ADDRESS, ONE_RELAY = 4.0, 15.0
 LEAST_FRAME = 64 << 10
 LIMITS = ("max_frame", "messages_per_minute", "bytes_per_minute", "idle_secs")
 NOT_AGAIN = (4001, 4002, 4003)
-AGAIN = ("busy", "too_many_failed_joins", "too_many_channels")
+FINAL = ("unable_to_resume", "unable_to_join", "nameplate_lost", "bad_message")
 
 
 class Gone(Exception):
@@ -315,16 +315,16 @@ class Seat:
 
     def welcomed(self, answer: dict) -> None:
         if answer.get("type") == "error":
-            if answer.get("code") in AGAIN and self.seat:
-                raise ConnectionError(answer["code"])
+            if answer.get("code") not in FINAL and self.seat:
+                raise ConnectionError(str(answer.get("code")))
             raise Gone(str(answer.get("code")))
         limits = answer.get("limits")
         numbers = [limits.get(name) if isinstance(limits, dict) else None for name in LIMITS]
         words = [answer.get("seat"), answer.get("boot"), answer.get("nameplate", self.nameplate)]
         if not all(type(number) is int and number >= 0 for number in numbers):
-            raise Gone("the relay's limits make no sense")
+            raise ConnectionError("the relay's limits make no sense")
         if not all(isinstance(word, str) for word in words):
-            raise Gone("the relay's answer makes no sense")
+            raise ConnectionError("the relay's answer makes no sense")
         if 0 < numbers[0] < LEAST_FRAME:
             raise Gone("the relay's frames are too short")
         self.seat, self.boot, self.nameplate = words

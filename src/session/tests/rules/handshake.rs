@@ -162,6 +162,19 @@ fn a_link_that_ends_is_no_guess() {
 }
 
 #[test]
+fn a_greeting_that_was_kept_has_ten_seconds_for_its_version_from_the_new_link() {
+    let start = Instant::now();
+    let (mut host, _) = host(start);
+    feed(&mut host, &Shake::new(Role::Peer, WRONG).greeting(), start + secs(9)).unwrap();
+    host.handle_link(Link::Down, start + secs(18)).unwrap();
+    up(&mut host, start + secs(30));
+    host.handle_timeout(start + millis(39_999));
+    assert_eq!((verdict(&mut host), host.poll_timeout()), ("none", Some(start + secs(40))));
+    host.handle_timeout(start + secs(40));
+    assert_eq!(verdict(&mut host), "unproven");
+}
+
+#[test]
 fn a_squatter_that_greets_again_and_again_wins_ten_seconds_once() {
     let start = Instant::now();
     let (mut host, _) = host(start);
