@@ -103,6 +103,19 @@ async fn a_third_party_hears_what_a_stranger_hears() {
 }
 
 #[tokio::test]
+async fn what_can_be_no_nameplate_is_one_where_nobody_hosts() {
+    let relay = Running::start(unlimited()).await;
+    for text in ["", "123", "0471", "1234567890", "94-71"] {
+        let mut client = relay.client().await;
+        client.join(text).await;
+        assert_eq!(client.refused().await.0, ErrorCode::UnableToJoin, "{text:?}");
+    }
+    let mut client = relay.client().await;
+    client.text(r#"{"action":"join","nameplate":9471}"#).await;
+    assert_eq!(client.refused().await.0, ErrorCode::BadMessage);
+}
+
+#[tokio::test]
 async fn release_makes_the_nameplate_joinable_again() {
     let relay = Running::start(Options::default()).await;
     let (mut host, mut squatter) = (relay.client().await, relay.client().await);
