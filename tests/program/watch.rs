@@ -474,3 +474,16 @@ fn wait_tells_that_a_file_was_refused_and_why() {
         end.finish();
     }
 }
+
+#[test]
+fn a_wait_for_a_channel_that_does_not_answer_keeps_its_time() {
+    let world = World::new();
+    let pair = world.pair(Via::Direct);
+    pair.peer.signal(Signal::STOP);
+    let pid = pair.peer.id();
+    let ended = wait(&world, dir(&pair.peer), &["--for", "text", "--timeout", "500ms"]);
+    pair.peer.signal(Signal::CONT);
+    assert_eq!((ended.code, ended.out.len()), (Some(5), 0), "{ended:?}");
+    assert!(ended.err.contains(&format!("`kill -CONT {pid}`")), "{ended:?}");
+    pair.close();
+}
