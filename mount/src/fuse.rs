@@ -279,7 +279,10 @@ impl Filesystem for Adapter {
         });
         match opened {
             Ok((opened, of_the_outbox)) => {
-                reply.opened(FileHandle(opened.fh), self.open_flags(opened.cached, of_the_outbox));
+                // A reader's close tells nothing: it must not wait for a process that is stopped, either.
+                let closing = if how.0 { FopenFlags::empty() } else { FopenFlags::FOPEN_NOFLUSH };
+                let flags = self.open_flags(opened.cached, of_the_outbox) | closing;
+                reply.opened(FileHandle(opened.fh), flags);
             }
             Err(error) => reply.error(code(error)),
         }

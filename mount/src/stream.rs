@@ -307,9 +307,9 @@ impl Source for Incoming {
                 return Err(SourceError::BrokenOff);
             }
             if self.left == 0 {
+                // A writer that has gone before it could hear that has told its user that nothing was kept.
+                say(&self.socket, &Word::Whole).map_err(|_| SourceError::BrokenOff)?;
                 self.ended = true;
-                // A writer that does not wait for it has gone.
-                let _ = say(&self.socket, &Word::Whole);
                 return Ok(0);
             }
         }

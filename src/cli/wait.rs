@@ -4,6 +4,8 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::args::WaitArgs;
@@ -17,46 +19,85 @@ use crate::rundir::{Channel, RuntimeDir};
 
 /// Longest `status.json` that is read, in bytes.
 const MAX_STATE: u64 = 4 * 1024 * 1024;
+/// A channel that answers has told by then, after the time was over, that nothing came.
+const LATE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &WaitArgs) -> Result<Exit, Failure> {
     output::start_log();
     let wanted = Wanted::of(args.wanted.as_deref());
     let channel = super::channel(&args.channel, args.role.map(Role::from))?;
     let runtime = RuntimeDir::open()?;
-    let alive = || watch::is_alive(&runtime, &channel);
     let until = args.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let mut tail = Tail::open(&channel.dir, args.since, &alive);
-    let mut refused = None;
-    let mut over = false;
-    loop {
-        match tail.next(until).map_err(|error| watch::unreadable(&channel, &error))? {
-            Next::Event(line) if wanted.is(&line) => {
-                output::data(&line.text).map_err(output::failed)?;
-                return Ok(Exit::Done);
-            }
-            Next::Event(line) if line.is_last() => {
-                return Err(refused.unwrap_or_else(|| closed(&wanted, &channel, "the channel is closed")));
-            }
-            Next::Event(line) if wanted.is_refused(&line) => refused = Some(refusal(&line)),
-            Next::Event(line) => told_too_fast(&line),
-            Next::Foreign => watch::foreign(),
-            Next::Missing(numbers) => watch::missing(&numbers),
-            Next::Gone => return Err(refused.unwrap_or_else(|| watch::gone(&channel))),
-            Next::Quiet => {
-                // It may have come under another number after that: only when all was read it decides.
-                if let Some(refused) = refused {
-                    return Err(refused);
+    let hung = hung(&channel, args.timeout.unwrap_or_default());
+    let wait = Wait { wanted, channel, runtime, since: args.since, timeout: args.timeout, until };
+    // A mount whose process is stopped answers nobody who reads in it, for as long as it is: not on this thread.
+    let (reply, answer) = sync_channel(1);
+    let reading = thread::Builder::new().name("events".into()).spawn(move || {
+        // Nobody waits for it where it comes too late.
+        let _ = reply.send(wait.run());
+    });
+    reading.map_err(|error| Failure::new(Exit::Internal, format!("no thread can be had: {error}")))?;
+    match until {
+        None => answer.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        Some(until) => {
+            answer.recv_timeout(until.saturating_duration_since(Instant::now()).saturating_add(LATE))
+        }
+    }
+    .unwrap_or_else(|why| match why {
+        RecvTimeoutError::Timeout => Err(hung),
+        RecvTimeoutError::Disconnected => {
+            Err(Failure::new(Exit::Internal, "the events could not be read to their end".to_owned()))
+        }
+    })
+}
+
+/// What is needed to wait.
+struct Wait {
+    wanted: Wanted,
+    channel: Channel,
+    runtime: RuntimeDir,
+    since: u64,
+    timeout: Option<Duration>,
+    until: Option<Instant>,
+}
+
+impl Wait {
+    fn run(&self) -> Result<Exit, Failure> {
+        let Self { wanted, channel, runtime, until, .. } = self;
+        let alive = || watch::is_alive(runtime, channel);
+        let mut tail = Tail::open(&channel.dir, self.since, &alive);
+        let mut refused = None;
+        let mut over = false;
+        loop {
+            match tail.next(*until).map_err(|error| watch::unreadable(channel, &error))? {
+                Next::Event(line) if wanted.is(&line) => {
+                    output::data(&line.text).map_err(output::failed)?;
+                    return Ok(Exit::Done);
                 }
-                if over {
-                    return Err(closed(&wanted, &channel, "the peer has closed the channel"));
+                Next::Event(line) if line.is_last() => {
+                    return Err(refused.unwrap_or_else(|| closed(wanted, channel, "the channel is closed")));
                 }
-                if until.is_some_and(|until| Instant::now() >= until) {
-                    return Err(late(&wanted, args.timeout.unwrap_or_default()));
-                }
-                // What came until then is in the log already: it is read once more.
-                over = has_peer_closed(&channel);
-                if over {
-                    tail.look_again();
+                Next::Event(line) if wanted.is_refused(&line) => refused = Some(refusal(&line)),
+                Next::Event(line) => told_too_fast(&line),
+                Next::Foreign => watch::foreign(),
+                Next::Missing(numbers) => watch::missing(&numbers),
+                Next::Gone => return Err(refused.unwrap_or_else(|| watch::gone(channel))),
+                Next::Quiet => {
+                    // It may have come under another number after that: only when all was read it decides.
+                    if let Some(refused) = refused {
+                        return Err(refused);
+                    }
+                    if over {
+                        return Err(closed(wanted, channel, "the peer has closed the channel"));
+                    }
+                    if until.is_some_and(|until| Instant::now() >= until) {
+                        return Err(late(wanted, self.timeout.unwrap_or_default()));
+                    }
+                    // What came until then is in the log already: it is read once more.
+                    over = has_peer_closed(channel);
+                    if over {
+                        tail.look_again();
+                    }
                 }
             }
         }
@@ -139,6 +180,18 @@ fn closed(wanted: &Wanted, channel: &Channel, why: &str) -> Failure {
         String::new()
     };
     Failure::new(Exit::Unreachable, format!("{shown} came, and nothing more can come: {why}{kept}"))
+}
+
+fn hung(channel: &Channel, timeout: Duration) -> Failure {
+    Failure::new(
+        Exit::Timeout,
+        format!(
+            "channel {} did not answer within {timeout:?}: process {pid} is stopped or hangs; `kill -CONT {pid}` lets it \
+             go on",
+            channel.nameplate,
+            pid = channel.pid
+        ),
+    )
 }
 
 fn refusal(line: &Line) -> Failure {

@@ -474,3 +474,25 @@ fn wait_tells_that_a_file_was_refused_and_why() {
         end.finish();
     }
 }
+
+#[test]
+fn a_wait_for_a_channel_that_does_not_answer_keeps_its_time() {
+    let world = World::new();
+    let pair = world.pair(Via::Direct);
+    // It has the log open when the process stops.
+    let mut early =
+        Process::spawn(world.command(&["wait", dir(&pair.peer), "--for", "text", "--timeout", "2s"]));
+    let open = format!("/proc/{}/fd", early.id());
+    let is_log =
+        |fd: fs::DirEntry| fs::read_link(fd.path()).is_ok_and(|path| path.ends_with("inbox/log.jsonl"));
+    processes::until("an open log", LIMIT, || fs::read_dir(&open).unwrap().flatten().any(is_log));
+    pair.peer.signal(Signal::STOP);
+    let pid = pair.peer.id();
+    let late = wait(&world, dir(&pair.peer), &["--for", "text", "--timeout", "500ms"]);
+    for ended in [early.finish(), late] {
+        assert_eq!((ended.code, ended.out.len()), (Some(5), 0), "{ended:?}");
+        assert!(ended.err.contains(&format!("`kill -CONT {pid}`")), "{ended:?}");
+    }
+    pair.peer.signal(Signal::CONT);
+    pair.close();
+}

@@ -8,6 +8,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write as _};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -42,6 +43,9 @@ pub enum StreamError {
     /// Somebody interrupted it.
     #[error("interrupted; nothing of it was kept")]
     Interrupted,
+    /// Somebody interrupted it when the channel had all of it.
+    #[error("interrupted; the channel has all of it and is still sending it")]
+    Left,
     /// The time was over before the channel had all of it.
     #[error("not sent in time; nothing of it was kept, send it again with a longer --timeout")]
     Late,
@@ -59,6 +63,9 @@ pub enum StreamError {
         "the channel ended before the peer had it; nothing of it was kept, open a new channel and send it again"
     )]
     Ended,
+    /// The channel closed, or its process died, when it had all of it.
+    #[error("the channel ended before the peer had confirmed it; ask the other end whether it arrived")]
+    Unknown,
     /// The system said no.
     #[error("the stream cannot be handed to the channel: {0}")]
     Io(#[from] io::Error),
@@ -157,7 +164,8 @@ impl Stream {
     /// Hands `input` on, to its end. Returns when the channel has all of it, or where it is to wait, when the peer does.
     ///
     /// # Errors
-    /// [`StreamError`]; but for [`StreamError::Unconfirmed`] the peer has nothing of it.
+    /// [`StreamError`]; but for [`StreamError::Unconfirmed`], [`StreamError::Left`] and [`StreamError::Unknown`] the peer
+    /// has nothing of it.
     pub fn send(self, input: &mut (impl Read + AsFd), sending: Sending<'_>) -> Result<(), StreamError> {
         let Sending { interrupt, deadline, wait, waiting } = sending;
         let socket = self.connected(interrupt, deadline, waiting)?;
@@ -312,7 +320,7 @@ impl Pump {
             wait_for(asked, deadline.into_iter().chain(grace).min())?;
             let [interrupted, spoken, readable] = fds.each_ref().map(PollFd::revents);
             if !interrupted.is_empty() {
-                return Err(StreamError::Interrupted);
+                return self.give_up(wait, StreamError::Interrupted, StreamError::Left);
             }
             if spoken.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
                 && let Some(done) = self.listen(wait)
@@ -321,10 +329,7 @@ impl Pump {
             }
             let now = Instant::now();
             if deadline.is_some_and(|at| at <= now) {
-                return Err(match self.taken {
-                    Taken::No => StreamError::Late,
-                    Taken::Whole => StreamError::Unconfirmed,
-                });
+                return self.give_up(wait, StreamError::Late, StreamError::Unconfirmed);
             }
             if grace.is_some_and(|at| at <= now) {
                 self.input = Input::Told;
@@ -334,6 +339,19 @@ impl Pump {
                 self.read(input)?;
             }
             self.write()?;
+        }
+    }
+
+    /// Breaks off: `whole` where the mailbox has all of it by now, else `part`.
+    fn give_up(&mut self, wait: bool, part: StreamError, whole: StreamError) -> Result<(), StreamError> {
+        // From here on the mailbox cannot say that it has all of it, and takes a stream to which it cannot for half of
+        // one. What it said before can still be read.
+        let _ = self.socket.shutdown(Shutdown::Both);
+        match self.listen(wait) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(StreamError::Refused(why))) => Err(StreamError::Refused(why)),
+            _ if self.taken == Taken::Whole => Err(whole),
+            _ => Err(part),
         }
     }
 
@@ -409,11 +427,19 @@ impl Pump {
                 Some(Word::Sent) => return Some(Err(StreamError::Refused(NO_RECEIPTS.to_owned()))),
                 Some(Word::Refused(why)) => return Some(Err(StreamError::Refused(why))),
                 Some(Word::Cancelled) => return Some(Err(StreamError::Cancelled)),
-                Some(Word::Closed) => return Some(Err(StreamError::Ended)),
+                Some(Word::Closed) => return Some(Err(self.ended())),
                 // Of a newer program.
                 Some(Word::Go) | None => {}
             }
         }
-        ended.then_some(Err(StreamError::Ended))
+        ended.then(|| Err(self.ended()))
+    }
+
+    /// The channel ended.
+    const fn ended(&self) -> StreamError {
+        match self.taken {
+            Taken::No => StreamError::Ended,
+            Taken::Whole => StreamError::Unknown,
+        }
     }
 }

@@ -31,6 +31,7 @@ fn every_row_names_a_test_that_exists() {
         "src/files/tests/model.rs",
         "src/mounted/receipts.rs",
         "src/blob/tests.rs",
+        "src/stream/tests.rs",
     ]
     .map(read)
     .concat();

@@ -202,6 +202,40 @@ fn what_is_not_whole_in_time_is_taken_back() {
 }
 
 #[test]
+fn what_its_writer_gave_up_is_never_whole_although_its_end_was_written() {
+    each(|fixture| {
+        let mut writer = Writer::limited(fixture, "slow", false, Duration::from_millis(300));
+        writer.write(b"all of it");
+        writer.end();
+        // Nobody reads meanwhile: its end waits in the socket.
+        let offer = offer(fixture);
+        assert!(matches!(writer.result(), Err(StreamError::Late)));
+        assert_eq!(drain(offer.content), Body::BrokenOff);
+        fixture.mailbox.settle(offer.entry, Outcome::BrokenOff);
+        fixture.until_gone("slow");
+    });
+}
+
+#[test]
+fn an_interruption_after_the_end_says_that_the_channel_has_it_all() {
+    each(|fixture| {
+        let mut writer = Writer::start(fixture, "whole", true);
+        writer.end();
+        let whole = fixture.offer();
+        assert_eq!(whole.content, Body::Bytes(Vec::new()));
+        writer.interrupt();
+        assert!(matches!(writer.result(), Err(StreamError::Left)));
+        fixture.deliver(&whole);
+        fixture.until_gone("whole");
+        let mut writer = Writer::start(fixture, "lost", true);
+        writer.end();
+        let _whole = fixture.offer();
+        fixture.mailbox.close().unwrap();
+        assert!(matches!(writer.result(), Err(StreamError::Unknown)));
+    });
+}
+
+#[test]
 fn a_name_is_one_streams_alone() {
     each(|fixture| {
         let mut writer = Writer::start(fixture, "one", false);

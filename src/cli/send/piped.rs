@@ -85,9 +85,11 @@ impl From<StreamError> for Failure {
     fn from(error: StreamError) -> Self {
         let exit = match error {
             StreamError::Input(_) | StreamError::Io(_) => Exit::Internal,
-            StreamError::Interrupted => Exit::Interrupted,
+            StreamError::Interrupted | StreamError::Left => Exit::Interrupted,
             StreamError::Late | StreamError::Unconfirmed => Exit::Timeout,
-            StreamError::Cancelled | StreamError::Refused(_) | StreamError::Ended => Exit::Undelivered,
+            StreamError::Cancelled | StreamError::Refused(_) | StreamError::Ended | StreamError::Unknown => {
+                Exit::Undelivered
+            }
         };
         Self { exit, why: error.into() }
     }
