@@ -31,7 +31,6 @@ fn every_row_names_a_test_that_exists() {
         "src/files/tests/model.rs",
         "src/mounted/receipts.rs",
         "src/blob/tests.rs",
-        "src/stream/tests.rs",
     ]
     .map(read)
     .concat();
