@@ -2,7 +2,7 @@
 //! this side.
 //!
 //! Owns the socket that the mailbox connects to, the link to it in the outbox, and the end that writes; what is said is
-//! in [`crate::stream`]. One thread, one loop around `poll`: whatever happens on the other side is noticed at once, also
+//! in `mount/src/stream.rs`. One thread, one loop around `poll`: whatever happens on the other side is noticed at once, also
 //! while the pipe is silent. Until the mailbox has connected, dropping a [`Stream`] takes everything away again;
 //! afterwards the end of the connection says it all, however this process ends.
 

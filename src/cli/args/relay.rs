@@ -20,7 +20,8 @@ pub struct RelayArgs {
     /// [env: AGENT_WORMHOLE_CA] [default: the system's alone]
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// The proxy that leads to the relay: http://, https:// or socks5://[USER:PASSWORD@]HOST:PORT, or none
+    /// The proxy that leads to the relay: http://, https:// or socks5://HOST:PORT, with USER:PASSWORD@ before HOST where it
+    /// wants that; or none
     /// [env: AGENT_WORMHOLE_PROXY] [default: HTTPS_PROXY for wss://, HTTP_PROXY for ws://, else ALL_PROXY]
     #[arg(long, value_name = "URL")]
     pub proxy: Option<String>,
