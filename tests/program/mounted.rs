@@ -13,4 +13,4 @@ mod hidden;
 mod kills;
 pub mod processes;
 mod receipts;
-mod user;
+pub mod user;
