@@ -12,6 +12,8 @@ pub mod escape;
 mod exit;
 /// The steps of a way to the other end.
 mod hop;
+/// What arrived, and what was sent.
+mod item;
 /// `status.json`.
 pub mod state;
 
@@ -23,6 +25,9 @@ pub use self::channel::{ChannelEvent, Via};
 use self::escape::{push_json, shortened};
 pub use self::exit::Exit;
 pub use self::hop::Hop;
+pub use self::item::{
+    DirEvent, FileEvent, LengthClass, QuestionEvent, SecretEvent, Sent, SentQuestion, TextEvent,
+};
 
 /// Longest body that stands in a line, in bytes; a longer text has `saved_to` and `size` only.
 pub const MAX_BODY: usize = 1024;
@@ -54,6 +59,12 @@ pub enum Event {
     File(FileEvent),
     /// A directory from the peer.
     Dir(DirEvent),
+    /// A secret from the peer.
+    Secret(SecretEvent),
+    /// A question from the peer.
+    Ask(QuestionEvent),
+    /// The peer's answer to a question of this side.
+    Answer(QuestionEvent),
 }
 
 impl Event {
@@ -77,34 +88,12 @@ impl Event {
                 status.members(&mut line, audience);
                 line.end(stamp)
             }
-            Self::Text(text) => {
-                let mut line = Line::from("text", "peer");
-                line.number("id", text.id);
-                line.number("size", text.size);
-                line.text("saved_to", &text.saved_to);
-                line.body(text.body.as_deref());
-                line.names("pending", "pending_more", &text.pending, text.pending_more);
-                line.end(stamp)
-            }
-            Self::File(file) => {
-                let mut line = Line::from("file", "peer");
-                line.number("id", file.id);
-                line.text("name", &file.name);
-                line.sent_as(file.sent_as.as_deref());
-                line.number("size", file.size);
-                line.text("saved_to", &file.saved_to);
-                line.end(stamp)
-            }
-            Self::Dir(dir) => {
-                let mut line = Line::from("dir", "peer");
-                line.number("id", dir.id);
-                line.text("name", &dir.name);
-                line.sent_as(dir.sent_as.as_deref());
-                line.maybe_number("files", dir.files);
-                line.maybe_number("size", dir.size);
-                line.text("saved_to", &dir.saved_to);
-                line.end(stamp)
-            }
+            Self::Text(text) => text.to_line(stamp),
+            Self::File(file) => file.to_line(stamp),
+            Self::Dir(dir) => dir.to_line(stamp),
+            Self::Secret(secret) => secret.to_line(stamp),
+            Self::Ask(question) => question.to_line("ask", stamp),
+            Self::Answer(answer) => answer.to_line("answer", stamp),
         }
     }
 }
@@ -116,114 +105,6 @@ enum Audience {
     Starter,
     /// A file: the code is left out.
     Disk,
-}
-
-/// A text that is in the inbox.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TextEvent {
-    /// Its number among what the peer sent.
-    pub id: u64,
-    /// Bytes.
-    pub size: u64,
-    /// Absolute path.
-    pub saved_to: String,
-    /// The text; left out of the line where it is longer than [`MAX_BODY`].
-    pub body: Option<String>,
-    /// Names of items that the peer sent earlier and that are still on the way.
-    pub pending: Vec<String>,
-    /// How many more of them there are.
-    pub pending_more: u64,
-}
-
-/// A file that is in the inbox.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FileEvent {
-    /// Its number among what the peer sent.
-    pub id: u64,
-    /// Name it was saved under, relative to `inbox/`.
-    pub name: String,
-    /// Name it was sent with, where that is another one.
-    pub sent_as: Option<String>,
-    /// Bytes.
-    pub size: u64,
-    /// Absolute path.
-    pub saved_to: String,
-}
-
-/// A directory that is in the inbox.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DirEvent {
-    /// Its number among what the peer sent.
-    pub id: u64,
-    /// Name it was saved under, relative to `inbox/`.
-    pub name: String,
-    /// Name it was sent with, where that is another one.
-    pub sent_as: Option<String>,
-    /// Files in it, where it came as a whole.
-    pub files: Option<u64>,
-    /// Bytes in it, where it came as a whole.
-    pub size: Option<u64>,
-    /// Absolute path.
-    pub saved_to: String,
-}
-
-/// Something this side sent: a line of `transcript.jsonl`, never of standard output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sent {
-    /// A text.
-    Text {
-        /// Its number among what this side sent.
-        id: u64,
-        /// Bytes.
-        size: u64,
-        /// The text; left out of the line where it is longer than [`MAX_BODY`].
-        body: Option<String>,
-    },
-    /// A file.
-    File {
-        /// Its number among what this side sent.
-        id: u64,
-        /// Name relative to `outbox/`.
-        name: String,
-        /// Bytes, where known.
-        size: Option<u64>,
-    },
-    /// A directory.
-    Dir {
-        /// Its number among what this side sent.
-        id: u64,
-        /// Name relative to `outbox/`.
-        name: String,
-    },
-}
-
-impl Sent {
-    /// The line for `transcript.jsonl`, without its newline.
-    #[must_use]
-    pub fn to_line(&self, stamp: Stamp) -> String {
-        match self {
-            Self::Text { id, size, body } => {
-                let mut line = Line::from("text", "self");
-                line.number("id", *id);
-                line.number("size", *size);
-                line.body(body.as_deref());
-                line.end(stamp)
-            }
-            Self::File { id, name, size } => {
-                let mut line = Line::from("file", "self");
-                line.number("id", *id);
-                line.text("name", name);
-                line.maybe_number("size", *size);
-                line.end(stamp)
-            }
-            Self::Dir { id, name } => {
-                let mut line = Line::from("dir", "self");
-                line.number("id", *id);
-                line.text("name", name);
-                line.end(stamp)
-            }
-        }
-    }
 }
 
 /// More words about a status, where there are any. Shortened to [`MAX_DETAIL`].

@@ -204,6 +204,13 @@ pub enum Message {
         /// `None` is stored: complete, verified, visible.
         refused: Option<Refusal>,
     },
+    /// The owner of the other end has read an item that was stored.
+    Opened {
+        /// The item, among those of whoever gets this message.
+        item: ItemId,
+        /// When, in milliseconds since 1970-01-01 UTC by the clock of the other end. Untrusted.
+        at: u64,
+    },
     /// The last message of its direction.
     Close {
         /// Why.
@@ -217,6 +224,7 @@ const TAG_CANCEL: u8 = 3;
 const TAG_RECEIPT: u8 = 4;
 const TAG_CLOSE: u8 = 5;
 const TAG_STATE: u8 = 6;
+const TAG_OPENED: u8 = 7;
 
 #[derive(Encode, Decode)]
 #[cbor(map)]
@@ -255,6 +263,15 @@ struct WireReceipt {
     item: u64,
     #[n(1)]
     refused: Option<Refusal>,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct WireOpened {
+    #[n(0)]
+    item: u64,
+    #[n(1)]
+    at: u64,
 }
 
 #[derive(Encode, Decode)]
@@ -304,6 +321,7 @@ impl Message {
             Self::Receipt { item, refused } => {
                 push_cbor(out, TAG_RECEIPT, &WireReceipt { item: item.0, refused: *refused });
             }
+            Self::Opened { item, at } => push_cbor(out, TAG_OPENED, &WireOpened { item: item.0, at: *at }),
             Self::Close { reason } => push_cbor(out, TAG_CLOSE, &WireClose { reason: *reason }),
         }
     }
@@ -330,6 +348,10 @@ impl Message {
             TAG_RECEIPT => {
                 let m: WireReceipt = cbor(body, "receipt")?;
                 Ok(Self::Receipt { item: ItemId(m.item), refused: m.refused })
+            }
+            TAG_OPENED => {
+                let m: WireOpened = cbor(body, "opened")?;
+                Ok(Self::Opened { item: ItemId(m.item), at: m.at })
             }
             TAG_CLOSE => {
                 let m: WireClose = cbor(body, "close")?;

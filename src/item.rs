@@ -9,7 +9,9 @@ use minicbor::{Decode, Encode};
 
 /// Content up to this many bytes travels inside the head.
 pub const MAX_INLINE: usize = 16 * 1024;
-/// Longest text in bytes.
+/// Longest secret in bytes: it always travels inside the head.
+pub const MAX_SECRET: usize = MAX_INLINE;
+/// Longest text, question or answer in bytes.
 pub const MAX_TEXT: u64 = 1024 * 1024;
 /// Longest name in bytes.
 pub const MAX_NAME: usize = 4096;
@@ -44,12 +46,65 @@ pub enum ItemKind {
     /// The root of a directory that becomes visible whole.
     #[n(3)]
     Group,
+    /// Bytes that are kept in memory and shown to nobody but the command that they are for.
+    #[n(4)]
+    Secret,
+    /// UTF-8: a question under a name that is used once.
+    #[n(5)]
+    Ask,
+    /// UTF-8: the one answer to the question of that name.
+    #[n(6)]
+    Answer,
+}
+
+impl ItemKind {
+    /// Whether its content is UTF-8 of at most [`MAX_TEXT`] bytes.
+    #[must_use]
+    pub const fn is_text(self) -> bool {
+        matches!(self, Self::Text | Self::Ask | Self::Answer)
+    }
+
+    /// What both ends have to know for such an item to be sent.
+    #[must_use]
+    pub const fn feature(self) -> Option<Feature> {
+        match self {
+            Self::Text | Self::File | Self::Dir | Self::Group => None,
+            Self::Secret => Some(Feature::Secrets),
+            Self::Ask | Self::Answer => Some(Feature::Questions),
+        }
+    }
+}
+
+/// What an end may know beside the first items of protocol 2. Each is a word in its version message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// [`ItemKind::Secret`].
+    Secrets,
+    /// [`ItemKind::Ask`] and [`ItemKind::Answer`].
+    Questions,
+    /// The message that an item was opened.
+    Opened,
+}
+
+impl Feature {
+    /// All that this version knows.
+    pub const ALL: [Self; 3] = [Self::Secrets, Self::Questions, Self::Opened];
+
+    /// Its word in the version message.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Secrets => "secrets",
+            Self::Questions => "questions",
+            Self::Opened => "opened",
+        }
+    }
 }
 
 /// Which queue an item travels in. Within a lane heads keep their order; between the lanes none is promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
-    /// Texts of any size, and whatever is inline: strictly one after another.
+    /// Texts, questions and answers of any size, and whatever is inline: strictly one after another.
     Prompt,
     /// Everything else, chunks round robin.
     Bulk,
@@ -79,7 +134,7 @@ impl ItemHead {
     #[must_use]
     pub const fn lane(&self) -> Lane {
         match self.kind {
-            ItemKind::Text => Lane::Prompt,
+            ItemKind::Text | ItemKind::Secret | ItemKind::Ask | ItemKind::Answer => Lane::Prompt,
             ItemKind::Group => Lane::Bulk,
             ItemKind::File | ItemKind::Dir if self.group.is_some() => Lane::Bulk,
             ItemKind::Dir => Lane::Prompt,
@@ -132,6 +187,12 @@ pub enum Refusal {
     /// A text that is not UTF-8 or too long for a text.
     #[n(10)]
     BadText,
+    /// A question, an answer or a secret under a name that was used before.
+    #[n(11)]
+    NameUsed,
+    /// An answer to what was not asked.
+    #[n(12)]
+    NotAsked,
 }
 
 impl Refusal {
@@ -150,6 +211,8 @@ impl Refusal {
             Self::WrongSize => "its size was not what was announced",
             Self::Unsupported => "the other end's version cannot take it",
             Self::BadText => "it is not a text of at most 1 MiB in UTF-8",
+            Self::NameUsed => "its name was used before; choose another",
+            Self::NotAsked => "no question of that name was asked",
         }
     }
 }
@@ -178,7 +241,7 @@ mod tests {
 
     #[test]
     fn lanes_are_as_the_protocol_says() {
-        use ItemKind::{Dir, File, Group, Text};
+        use ItemKind::{Answer, Ask, Dir, File, Group, Secret, Text};
         for (kind, inline, group, lane) in [
             (Text, false, false, Lane::Prompt),
             (Text, true, false, Lane::Prompt),
@@ -188,6 +251,9 @@ mod tests {
             (Dir, false, false, Lane::Prompt),
             (Dir, false, true, Lane::Bulk),
             (Group, false, false, Lane::Bulk),
+            (Secret, true, false, Lane::Prompt),
+            (Ask, false, false, Lane::Prompt),
+            (Answer, true, false, Lane::Prompt),
         ] {
             assert_eq!(head(kind, inline, group).lane(), lane, "{kind:?} {inline} {group}");
         }

@@ -78,6 +78,13 @@ pub enum SessionEvent {
         /// Why it was not stored.
         refused: Option<Refusal>,
     },
+    /// The peer's owner has read an own item.
+    Read {
+        /// The item, at most the last that was offered.
+        id: ItemId,
+        /// When, in milliseconds since 1970-01-01 UTC by the peer's clock. Untrusted.
+        at: u64,
+    },
     /// An own item left for a 0.1 peer, which gives no receipts.
     Sent(ItemId),
     /// The peer began an item.
@@ -308,7 +315,7 @@ impl Session {
     /// offered: `None`.
     pub fn offer(&mut self, head: ItemHead) -> Option<ItemId> {
         match &mut self.phase {
-            Phase::Open(open) => Some(open.out.offer(head)),
+            Phase::Open(open) => Some(open.offer(head, &mut self.events)),
             Phase::Legacy(legacy) => Some(legacy.offer(head, &mut self.events)),
             Phase::Handshake(_) | Phase::Over => None,
         }
@@ -335,6 +342,14 @@ impl Session {
     pub fn stored(&mut self, id: ItemId, result: Result<(), Refusal>) {
         if let Phase::Open(open) = &mut self.phase {
             open.stored(id, result);
+        }
+    }
+
+    /// The owner of this end has read a stored item of the peer's, `at` milliseconds after 1970-01-01 UTC. Told where the
+    /// peer knows of it; of more than 4,096 that wait for a link, the oldest are not told.
+    pub fn opened(&mut self, id: ItemId, at: u64) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.opened(id, at);
         }
     }
 

@@ -341,6 +341,7 @@ impl Driver {
                 let ended = self.sending.ended(id, refused, &self.reader);
                 self.settled(ended);
             }
+            SessionEvent::Read { id, at } => tracing::debug!(item = %id, at, "the peer has opened an item"),
             SessionEvent::Sent(id) => {
                 let ended = self.sending.left(id);
                 self.settled(ended);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::reader::{Ask, Read, Reader};
 use crate::event::state::InFlight;
-use crate::event::{MAX_BODY, Sent, Side};
+use crate::event::{LengthClass, MAX_BODY, Sent, SentQuestion, Side};
 use crate::frame::ChunkBuf;
 use crate::item::{ItemHead, ItemId, ItemKind, Lane, MAX_INLINE, Refusal};
 use crate::session::Session;
@@ -343,6 +343,12 @@ impl Sending {
             ItemKind::Text => Sent::Text { id: id.0, size: bytes, body: item.body },
             ItemKind::File => Sent::File { id: id.0, name: item.name, size: Some(bytes) },
             ItemKind::Dir | ItemKind::Group => Sent::Dir { id: id.0, name: item.name },
+            ItemKind::Secret => {
+                let length = LengthClass::of(usize::try_from(bytes).unwrap_or(usize::MAX));
+                Sent::Secret { id: id.0, name: item.name, length }
+            }
+            ItemKind::Ask => Sent::Ask(question(id, bytes, item)),
+            ItemKind::Answer => Sent::Answer(question(id, bytes, item)),
         });
         Some(Ended { entry, name, id, outcome, sent, bytes, told: None })
     }
@@ -360,6 +366,10 @@ impl Sending {
         });
         (listed.collect(), roots().count().saturating_sub(most) as u64)
     }
+}
+
+fn question(id: ItemId, size: u64, item: Item) -> SentQuestion {
+    SentQuestion { id: id.0, name: item.name, size, body: item.body }
 }
 
 fn push_whole(id: ItemId, bytes: &Bytes, session: &mut Session) {

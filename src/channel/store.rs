@@ -20,7 +20,8 @@ use tokio::sync::oneshot;
 use super::journal::Journal;
 use crate::event::escape::shortened;
 use crate::event::{
-    DirEvent, Event, FileEvent, MAX_BODY, MAX_FOREIGN_NAME, RefusedEvent, Sent, Side, StatusEvent, TextEvent,
+    DirEvent, Event, FileEvent, LengthClass, MAX_BODY, MAX_FOREIGN_NAME, QuestionEvent, RefusedEvent,
+    SecretEvent, Sent, Side, StatusEvent, TextEvent,
 };
 use crate::item::{ItemHead, ItemId, ItemKind, Lane, MAX_TEXT, Refusal};
 use crate::session::Incoming;
@@ -301,8 +302,11 @@ impl Worker {
 
     fn begin(&mut self, incoming: Incoming) {
         let Incoming { id, head, pending, pending_more } = incoming;
+        let Some(kind) = kind(head.kind) else {
+            return self.refuse_as(id, &head, Refusal::Unsupported, None);
+        };
         let described = mount::Incoming {
-            kind: kind(head.kind),
+            kind,
             name: &head.name,
             size: head.size,
             executable: head.executable,
@@ -495,6 +499,13 @@ fn saved_event(
         ItemKind::Dir | ItemKind::Group => {
             Event::Dir(DirEvent { id, sent_as, name, files: None, size: None, saved_to })
         }
+        ItemKind::Secret => Event::Secret(SecretEvent {
+            id,
+            name,
+            length: LengthClass::of(usize::try_from(size).unwrap_or(usize::MAX)),
+        }),
+        ItemKind::Ask => Event::Ask(QuestionEvent { id, name, size, saved_to, body }),
+        ItemKind::Answer => Event::Answer(QuestionEvent { id, name, size, saved_to, body }),
     }
 }
 
@@ -503,12 +514,13 @@ fn sent_as(sent: &str, saved: &str) -> Option<String> {
     (sent.trim_end_matches('/') != saved).then(|| sent.to_owned())
 }
 
-const fn kind(kind: ItemKind) -> mount::Kind {
+const fn kind(kind: ItemKind) -> Option<mount::Kind> {
     match kind {
-        ItemKind::Text => mount::Kind::Text,
-        ItemKind::File => mount::Kind::File,
-        ItemKind::Dir => mount::Kind::Dir,
-        ItemKind::Group => mount::Kind::Group,
+        ItemKind::Text => Some(mount::Kind::Text),
+        ItemKind::File => Some(mount::Kind::File),
+        ItemKind::Dir => Some(mount::Kind::Dir),
+        ItemKind::Group => Some(mount::Kind::Group),
+        ItemKind::Secret | ItemKind::Ask | ItemKind::Answer => None,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::crypto::pake::{MESSAGE_LEN, Pake, Role, SharedKey};
 use crate::crypto::resume::ResumeKey;
 use crate::crypto::schedule::{self, Transcript};
 use crate::crypto::seal::{LegacyOpener, LegacySealer, Opener, Sealer};
+use crate::item::Feature;
 
 /// A host gives an unproven other end this long between its frames.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -58,6 +59,8 @@ pub(super) struct Proven {
     /// The 0.1 keys, one frame further.
     pub(super) legacy: (LegacySealer, LegacyOpener),
     pub(super) agent: Option<String>,
+    /// What both ends know.
+    pub(super) features: Vec<Feature>,
     /// Own handshake frames, resent on each new link until a protocol-2 record opens.
     pub(super) own_frames: [Bytes; 2],
     /// The other end's handshake frames: equal ones are ignored from now on.
@@ -109,7 +112,7 @@ impl Handshake {
             "version": 1,
             "role": role.as_str(),
             "protocol": 2,
-            "features": [],
+            "features": Feature::ALL.map(Feature::as_str),
             "agent": concat!("agent-wormhole/", env!("CARGO_PKG_VERSION")),
         });
         Self {
@@ -269,6 +272,7 @@ impl Handshake {
             resume: second.then(|| schedule::resume(&key, host_spake, peer_spake)),
             legacy,
             agent: theirs.agent,
+            features: features(&their_plain),
             own_frames: [self.greeting, own_sealed],
             accepted_frames: [their_spake, their_sealed],
             unsent: self.transmit,
@@ -286,6 +290,16 @@ fn in_order<'a>(role: Role, own: &'a [u8], theirs: &'a [u8]) -> (&'a [u8], &'a [
 
 const fn failed(why: &'static str) -> Verdict {
     Verdict::Failed { why, last_words: VecDeque::new() }
+}
+
+/// What the other end knows of what this end knows. A list that is not one of strings holds none.
+fn features(version: &[u8]) -> Vec<Feature> {
+    #[derive(Deserialize)]
+    struct Known {
+        features: Vec<String>,
+    }
+    let known = serde_json::from_slice(version).map_or_else(|_| Vec::new(), |Known { features }| features);
+    Feature::ALL.into_iter().filter(|ours| known.iter().any(|theirs| theirs == ours.as_str())).collect()
 }
 
 /// Opens and reads the other end's version.

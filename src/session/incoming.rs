@@ -110,7 +110,7 @@ impl ItemsIn {
             Message::Head { item, head } => self.head(item, head, events),
             Message::Chunk { item, last, bytes } => self.chunk(item, last, bytes, events),
             Message::Cancel { item, reason } => self.cancelled(item, reason, events),
-            Message::Receipt { .. } | Message::Close { .. } => Ok(()),
+            Message::Receipt { .. } | Message::Opened { .. } | Message::Close { .. } => Ok(()),
         }
     }
 
@@ -196,8 +196,7 @@ impl ItemsIn {
         } else if head.lane() == Lane::Bulk {
             self.names.insert(id, head.name.clone());
         }
-        let (pending, pending_more) =
-            if head.kind == ItemKind::Text { self.pending(id) } else { (Vec::new(), 0) };
+        let (pending, pending_more) = if head.kind.is_text() { self.pending(id) } else { (Vec::new(), 0) };
         events.push_back(SessionEvent::Head(Incoming { id, head, pending, pending_more }));
     }
 
@@ -249,7 +248,7 @@ impl ItemsIn {
         }
         let too_many = item.size.is_some_and(|size| item.received > size);
         let too_few = last && item.size.is_some_and(|size| item.received < size);
-        let long_text = item.kind == ItemKind::Text && item.received > MAX_TEXT;
+        let long_text = item.kind.is_text() && item.received > MAX_TEXT;
         if too_many || too_few || long_text {
             self.spoilt(id, if long_text { Refusal::BadText } else { Refusal::WrongSize }, events);
             return Ok(());
@@ -377,5 +376,7 @@ fn check_head(head: &ItemHead) -> Result<(), PeerFault> {
     let size = head.size.is_some_and(|size| inline.is_some_and(|inline| inline != size));
     let hollow = matches!(head.kind, ItemKind::Dir | ItemKind::Group) && inline.is_some();
     let nested = head.group.is_some() && !matches!(head.kind, ItemKind::File | ItemKind::Dir);
-    if size || hollow || nested { Err(PeerFault::Contradiction) } else { Ok(()) }
+    // A secret is never in pieces: it is kept nowhere but where it is used.
+    let torn = head.kind == ItemKind::Secret && inline.is_none();
+    if size || hollow || nested || torn { Err(PeerFault::Contradiction) } else { Ok(()) }
 }

@@ -124,7 +124,9 @@ impl Legacy {
         self.last_out += 1;
         let id = ItemId(self.last_out);
         let refusal = match head.kind {
-            ItemKind::Dir | ItemKind::Group => Some(Refusal::Unsupported),
+            ItemKind::Dir | ItemKind::Group | ItemKind::Secret | ItemKind::Ask | ItemKind::Answer => {
+                Some(Refusal::Unsupported)
+            }
             _ if head.group.is_some() => Some(Refusal::Unsupported),
             _ => head.size.filter(|size| *size > MAX_CONTENT).map(|_| Refusal::TooLarge),
         };

@@ -15,7 +15,7 @@ use super::timer::{Backoff, earliest};
 use super::{Link, PeerFault, SessionError, SessionEvent};
 use crate::crypto::seal::{Opener, Sealer};
 use crate::frame::{CloseReason, Message, Messages, RECORD_HEADER, RecordHeader, RecordKind, State};
-use crate::item::{ItemId, MAX_UNRECEIPTED, Refusal};
+use crate::item::{Feature, ItemHead, ItemId, MAX_UNRECEIPTED, Refusal};
 
 /// Without progress, a state is asked for after this long, then less and less often.
 const ASK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
@@ -65,6 +65,8 @@ pub(super) struct Open {
     /// Own handshake frames, until the first record of the other end opens.
     own_frames: Option<[Bytes; 2]>,
     accepted_frames: [Bytes; 2],
+    /// What both ends know.
+    features: Vec<Feature>,
     control_number: u64,
     /// The highest control number that opened.
     control_heard: Option<u64>,
@@ -98,7 +100,7 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn new((sealer, opener): (Sealer, Opener), proven: Proven, now: Instant) -> Self {
-        let Proven { unsent, own_frames, accepted_frames, limits, .. } = proven;
+        let Proven { unsent, own_frames, accepted_frames, features, limits, .. } = proven;
         Self {
             opener,
             out: Outgoing::new(sealer, limits),
@@ -106,6 +108,7 @@ impl Open {
             handshake: unsent,
             own_frames: Some(own_frames),
             accepted_frames,
+            features,
             control_number: 0,
             control_heard: None,
             next: 0,
@@ -251,6 +254,10 @@ impl Open {
             match message? {
                 _ if self.peer_closed => return Err(PeerFault::AfterClose.into()),
                 Message::Receipt { item, refused } => self.out.handle_receipt(item, refused, events)?,
+                Message::Opened { item, at } => {
+                    self.out.was_offered(item).then_some(()).ok_or(PeerFault::Receipt)?;
+                    events.push_back(SessionEvent::Read { id: item, at });
+                }
                 Message::Close { reason } => {
                     self.peer_closed = true;
                     self.due.state = true;
@@ -308,6 +315,23 @@ impl Open {
             self.stalled = false;
         }
         self.transferring = transferring;
+    }
+
+    /// Offers an item; one that the other end does not know has its receipt at once.
+    pub(super) fn offer(&mut self, head: ItemHead, events: &mut VecDeque<SessionEvent>) -> ItemId {
+        let known = head.kind.feature().is_none_or(|feature| self.features.contains(&feature));
+        let id = self.out.offer(head);
+        if !known {
+            self.out.cancel(id, Refusal::Unsupported, events);
+        }
+        id
+    }
+
+    /// The owner of this end has read an item of the other end's.
+    pub(super) fn opened(&mut self, id: ItemId, at: u64) {
+        if self.features.contains(&Feature::Opened) {
+            self.out.opened(id, at);
+        }
     }
 
     pub(super) fn accepted(&mut self, id: ItemId, upto: u64) {

@@ -32,6 +32,9 @@ const SHARED: usize = 16 * 1024;
 /// peer acknowledges each 1,024 messages, and 4,096 items may get their receipt at once.
 const MAX_RECEIPTS: usize = 4 * MAX_UNRECEIPTED;
 
+/// Items of which it waits to be told that they were opened; of one more, the oldest is not told.
+const MAX_OPENED: usize = MAX_UNRECEIPTED;
+
 /// Where an own item stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -67,6 +70,8 @@ pub(super) struct Outgoing {
     misc: VecDeque<Message>,
     /// Receipts in `misc`.
     receipts: usize,
+    /// What the owner of this end has read, and when: told after the receipts.
+    opened: VecDeque<(ItemId, u64)>,
     /// Numbers of items that never begin: each is filled by a cancel as soon as the other end takes the number.
     voids: BTreeMap<ItemId, Refusal>,
     prompt: BTreeSet<ItemId>,
@@ -114,6 +119,7 @@ impl Outgoing {
             numbers: Numbers::default(),
             misc: VecDeque::new(),
             receipts: 0,
+            opened: VecDeque::new(),
             voids: BTreeMap::new(),
             prompt: BTreeSet::new(),
             member_heads: BTreeSet::new(),
@@ -272,6 +278,19 @@ impl Outgoing {
         self.misc.push_back(Message::Receipt { item, refused });
     }
 
+    /// The owner of this end has read an item of the other end's.
+    pub(super) fn opened(&mut self, item: ItemId, at: u64) {
+        if self.opened.len() >= MAX_OPENED {
+            self.opened.pop_front();
+        }
+        self.opened.push_back((item, at));
+    }
+
+    /// Whether an item of that number was ever offered.
+    pub(super) const fn was_offered(&self, id: ItemId) -> bool {
+        id.0 > 0 && id.0 <= self.last_id
+    }
+
     /// Whether the peer acknowledges so little that no more of its items can be answered.
     pub(super) const fn is_choked(&self) -> bool {
         self.receipts + self.records.receipts() >= MAX_RECEIPTS
@@ -340,6 +359,7 @@ impl Outgoing {
     /// From now on nothing is begun; one last record says why.
     pub(super) fn close(&mut self, reason: CloseReason) {
         self.closing.get_or_insert(reason);
+        self.opened.clear();
     }
 
     pub(super) const fn is_closing(&self) -> bool {

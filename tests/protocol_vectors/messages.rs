@@ -8,9 +8,16 @@ use serde_json::Value;
 
 use crate::{bytes, list, text, vectors};
 
-const KINDS: [(&str, ItemKind); 4] =
-    [("text", ItemKind::Text), ("file", ItemKind::File), ("dir", ItemKind::Dir), ("group", ItemKind::Group)];
-const REFUSALS: [(&str, Refusal); 11] = [
+const KINDS: [(&str, ItemKind); 7] = [
+    ("text", ItemKind::Text),
+    ("file", ItemKind::File),
+    ("dir", ItemKind::Dir),
+    ("group", ItemKind::Group),
+    ("secret", ItemKind::Secret),
+    ("ask", ItemKind::Ask),
+    ("answer", ItemKind::Answer),
+];
+const REFUSALS: [(&str, Refusal); 13] = [
     ("cancelled", Refusal::Cancelled),
     ("changed", Refusal::Changed),
     ("unreadable", Refusal::Unreadable),
@@ -22,6 +29,8 @@ const REFUSALS: [(&str, Refusal); 11] = [
     ("wrong size", Refusal::WrongSize),
     ("unsupported", Refusal::Unsupported),
     ("bad text", Refusal::BadText),
+    ("name used", Refusal::NameUsed),
+    ("not asked", Refusal::NotAsked),
 ];
 const REASONS: [(&str, CloseReason); 7] = [
     ("done", CloseReason::Done),
@@ -63,6 +72,7 @@ fn message(case: &Value) -> Message {
         },
         "cancel" => Message::Cancel { item, reason: named(&REFUSALS, &case["reason"]) },
         "receipt" => Message::Receipt { item, refused: case.get("refused").map(|why| named(&REFUSALS, why)) },
+        "opened" => Message::Opened { item, at: case["at"].as_u64().unwrap() },
         "close" => Message::Close { reason: named(&REASONS, &case["reason"]) },
         other => panic!("{other}"),
     }

@@ -63,7 +63,7 @@ impl Run {
         let version: Value = serde_json::from_slice(&plain).unwrap();
         assert_eq!((&version["version"], &version["protocol"]), (&Value::from(1), &Value::from(2)));
         assert_eq!(text(&version["role"]), role.as_str());
-        assert_eq!(version["features"], Value::Array(Vec::new()));
+        assert_eq!(version["features"], serde_json::json!(["secrets", "questions", "opened"]));
         assert!(text(&version["agent"]).starts_with("agent-wormhole/"));
         plain
     }

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 TEXT, FILE, DIR, GROUP = range(4)
-KINDS = ("text", "file", "dir", "group")
+KINDS = ("text", "file", "dir", "group", "secret", "ask", "answer")
 REFUSALS = (
     "cancelled", "changed", "unreadable", "too large", "no space", "bad name", "storage failed", "closing",
-    "wrong size", "unsupported", "bad text",
+    "wrong size", "unsupported", "bad text", "name used", "not asked",
 )  # fmt: skip
 REASONS = ("done", "stopped", "tampered", "protocol", "used up", "idle", "internal")
 MAX_NAME, MAX_INLINE, MAX_CBOR = 4096, 16384, 20736
@@ -55,6 +55,12 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Opened:
+    item: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     reason: int
 
@@ -71,19 +77,20 @@ class State:
     again: bool
 
 
-Message = Head | Chunk | Cancel | Receipt | Close
+Message = Head | Chunk | Cancel | Receipt | Opened | Close
 
 # Of each message that is a map: its tag, and of each key the member, its type, whether it must be there, and the
 # highest number or the greatest length.
 MAPS = {
     Head: (1, {
-        0: ("item", int, True, U64), 1: ("kind", int, True, 3), 2: ("group", int, False, U64),
+        0: ("item", int, True, U64), 1: ("kind", int, True, len(KINDS) - 1), 2: ("group", int, False, U64),
         3: ("name", str, True, MAX_NAME), 4: ("size", int, False, U64), 5: ("executable", bool, False, None),
         6: ("mtime", "i64", False, None), 7: ("inline", bytes, False, MAX_INLINE),
     }),
     Cancel: (3, {0: ("item", int, True, U64), 1: ("reason", int, True, len(REFUSALS) - 1)}),
     Receipt: (4, {0: ("item", int, True, U64), 1: ("refused", int, False, len(REFUSALS) - 1)}),
     Close: (5, {0: ("reason", int, True, len(REASONS) - 1)}),
+    Opened: (7, {0: ("item", int, True, U64), 1: ("at", int, True, U64)}),
     State: (6, {
         **{key: (name, int, True, U64) for key, name in
            enumerate(("next", "grant_bulk", "grant_prompt", "end", "link", "echo"))},

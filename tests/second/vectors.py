@@ -11,7 +11,20 @@ from spake2 import SPAKE2_A
 from . import keys, wordcode
 from .handshake import Handshake
 from .keys import HOST, PEER, other
-from .messages import KINDS, REASONS, REFUSALS, TEXT, Cancel, Chunk, Close, Head, Malformed, Receipt, State
+from .messages import (
+    KINDS,
+    REASONS,
+    REFUSALS,
+    TEXT,
+    Cancel,
+    Chunk,
+    Close,
+    Head,
+    Malformed,
+    Opened,
+    Receipt,
+    State,
+)
 from .messages import encode, messages, state
 from .session import CONTROL, DATA, Session
 
@@ -30,7 +43,7 @@ def same(found: object, known: object, name: str) -> None:
         raise AssertionError(f"{name}: {found!r} and not {known!r}")
 
 
-def named(case: dict) -> Head | Chunk | Cancel | Receipt | Close:
+def named(case: dict) -> Head | Chunk | Cancel | Receipt | Opened | Close:
     """The message that a vector describes."""
     item = case.get("item", 0)
     match case["message"]:
@@ -44,6 +57,8 @@ def named(case: dict) -> Head | Chunk | Cancel | Receipt | Close:
             return Cancel(item, REFUSALS.index(case["reason"]))
         case "receipt":
             return Receipt(item, REFUSALS.index(case["refused"]) if "refused" in case else None)
+        case "opened":
+            return Opened(item, case["at"])
         case _:
             return Close(REASONS.index(case["reason"]))
 

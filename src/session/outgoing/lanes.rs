@@ -64,21 +64,28 @@ impl Outgoing {
 
     /// Whether a receipt or cancel can leave.
     fn answer_ready(&self) -> bool {
-        !self.misc.is_empty() || self.voids.first_key_value().is_some_and(|(id, _)| self.numbers.reaches(*id))
+        !self.misc.is_empty()
+            || !self.opened.is_empty()
+            || self.voids.first_key_value().is_some_and(|(id, _)| self.numbers.reaches(*id))
     }
 
-    /// Receipts, and cancels; how many receipts.
+    /// Receipts, cancels, and what was opened; how many receipts.
     fn fill_answers(&mut self, plain: &mut Vec<u8>) -> usize {
-        /// Receipts and cancels are this long at most.
+        /// Each of them is this long at most.
         const LONGEST: usize = 32;
         let before = self.receipts;
         while self.answer_ready() && fits(plain, LONGEST, self.chunk) {
             if let Some(message) = self.misc.pop_front() {
                 self.receipts -= usize::from(matches!(message, Message::Receipt { .. }));
                 message.encode(plain);
-            } else if let Some((item, reason)) = self.voids.pop_first() {
+            } else if let Some(item) =
+                self.voids.first_key_value().map(|(item, _)| *item).filter(|item| self.numbers.reaches(*item))
+                && let Some(reason) = self.voids.remove(&item)
+            {
                 self.numbers.take(item);
                 Message::Cancel { item, reason }.encode(plain);
+            } else if let Some((item, at)) = self.opened.pop_front() {
+                Message::Opened { item, at }.encode(plain);
             }
         }
         before - self.receipts

@@ -36,7 +36,11 @@ pub(super) fn feed(session: &mut Session, frame: &[u8], now: Instant) -> Result<
 }
 
 pub(super) fn version(role: Role) -> String {
-    format!(r#"{{"version":1,"role":"{}","protocol":2,"features":[],"agent":"a hand"}}"#, role.as_str())
+    let features = r#"["opened","secrets","questions","telepathy"]"#;
+    format!(
+        r#"{{"version":1,"role":"{}","protocol":2,"features":{features},"agent":"a hand"}}"#,
+        role.as_str()
+    )
 }
 
 /// One end of the handshake, by hand.
@@ -103,7 +107,7 @@ impl Hand {
     }
 
     pub(super) fn with(role: Role, limits: LinkLimits) -> Self {
-        let mut hand = Self::before_states(role, limits);
+        let mut hand = Self::before_states(role, limits, version(role.other()));
         hand.tell().unwrap();
         hand.settle();
         hand.log.clear();
@@ -112,17 +116,25 @@ impl Hand {
 
     /// A session of the host that has heard no state, so that it may send what the protocol grants at first.
     pub(super) fn bare() -> Self {
-        Self::before_states(Role::Host, LIMITS)
+        Self::before_states(Role::Host, LIMITS, version(Role::Peer))
     }
 
-    fn before_states(role: Role, limits: LinkLimits) -> Self {
+    /// A session of the host, connected, whose hand says so of itself, and grants everything.
+    pub(super) fn saying(version: String) -> Self {
+        let mut hand = Self::before_states(Role::Host, LIMITS, version);
+        hand.tell().unwrap();
+        hand.settle();
+        hand.log.clear();
+        hand
+    }
+
+    fn before_states(role: Role, limits: LinkLimits, own: String) -> Self {
         let start = Instant::now();
         let mut session = session(role);
         session.handle_link(Link::Up { limits, greeted: false }, start).unwrap();
         let shake = Shake::new(role.other(), CODE);
         let greeting = session.poll_transmit(start).unwrap();
         let (mut own_sealer, mut own_opener) = shake.legacy(&greeting);
-        let own = version(role.other());
         let sealed = Bytes::from(own_sealer.seal(own.clone().into_bytes()));
         feed(&mut session, &shake.greeting(), start).unwrap();
         let early = (role == Role::Peer).then(|| session.poll_transmit(start).unwrap());

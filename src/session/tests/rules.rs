@@ -1,6 +1,7 @@
 //! One test for each sentence of the specification that chance alone does not pin down.
 
 mod close;
+mod features;
 mod flow;
 mod handshake;
 mod hostile;
