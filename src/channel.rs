@@ -4,6 +4,7 @@
 //! `session`'s, links are `transport`'s, the directory is the mailbox's.
 
 mod backend;
+mod credential;
 mod credit;
 mod driver;
 mod journal;

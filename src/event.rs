@@ -138,6 +138,8 @@ pub enum StatusEvent {
     PeerClosed(Detail),
     /// An item was refused.
     Refused(RefusedEvent),
+    /// Plain content that was sent looks like a credential.
+    Credential(CredentialEvent),
     /// A transfer has made no progress for a while.
     Stalled(Detail),
     /// The relay delays this channel.
@@ -187,6 +189,7 @@ impl StatusEvent {
             Self::PeerBack(_) => "peer_back",
             Self::PeerClosed(_) => "peer_closed",
             Self::Refused(_) => "refused",
+            Self::Credential(_) => "credential",
             Self::Stalled(_) => "stalled",
             Self::Throttled(_) => "throttled",
             Self::Closed(_) => "closed",
@@ -217,6 +220,10 @@ impl StatusEvent {
                     Side::Peer => line.text("name", &refused.name),
                 }
                 line.detail(&refused.detail);
+            }
+            Self::Credential(found) => {
+                line.text("name", &shortened(&found.name, MAX_FOREIGN_NAME));
+                line.text("detail", &shortened(&found.detail, MAX_DETAIL));
             }
             Self::Closed(closed) => {
                 line.detail(&closed.detail);
@@ -299,6 +306,15 @@ pub struct RefusedEvent {
     pub name: String,
     /// Why.
     pub detail: Detail,
+}
+
+/// Plain content that looks like a credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialEvent {
+    /// Its name relative to `outbox/`.
+    pub name: String,
+    /// What it looks like, and what to do.
+    pub detail: String,
 }
 
 /// How the channel ended.

@@ -24,6 +24,7 @@ pub use leaving::Way;
 pub use names::DirEntry;
 pub use ours::{FLUSH_DIR, LOG_PATH, STATUS};
 
+use crate::Guard;
 use crate::blob::{Content, Quota, Store};
 use crate::error::FileError;
 use crate::handle::Handles;
@@ -154,6 +155,7 @@ pub struct Files {
     staged: u64,
     texts: u32,
     numbers: crate::inbox::Numbers,
+    guard: Option<Guard>,
 }
 
 impl Files {
@@ -190,9 +192,16 @@ impl Files {
             staged: 0,
             texts: 0,
             numbers: crate::inbox::Numbers::default(),
+            guard: None,
         };
         files.make_ours()?;
         Ok(files)
+    }
+
+    /// The same, with a guard at `close`.
+    #[must_use]
+    pub fn guarded(self, guard: Option<Guard>) -> Self {
+        Self { guard, ..self }
     }
 
     /// What happened next in the outbox; `None` until something does or [`Files::deadline`].

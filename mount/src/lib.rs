@@ -37,6 +37,7 @@ pub mod tree;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -289,6 +290,29 @@ pub enum Refusal {
     /// The file system said no.
     #[error("it cannot be written: {0}")]
     Io(io::Error),
+}
+
+/// Says of bytes whether they must not leave: a text, or a file of at most [`MAX_WHOLE`].
+#[derive(Clone)]
+pub struct Guard(Arc<Forbids>);
+
+type Forbids = dyn Fn(&[u8]) -> bool + Send + Sync;
+
+impl Guard {
+    /// A guard that asks this. Called while nobody else is answered: it must be quick, and must not ask the mailbox.
+    pub fn new(forbids: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(forbids))
+    }
+
+    pub(crate) fn forbids(&self, bytes: &[u8]) -> bool {
+        (self.0)(bytes)
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guard")
+    }
 }
 
 /// Which back end a mailbox is.

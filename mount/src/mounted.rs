@@ -27,7 +27,7 @@ use crate::files::{Caller, Files, LOG_PATH, Limits, STATUS};
 use crate::fuse;
 use crate::place::{OpenError, Place};
 use crate::reference::Own;
-use crate::{Backend, EntryId, Group, Incoming, Mailbox, Outcome, Outlet, Refusal, Sink, mounts};
+use crate::{Backend, EntryId, Group, Guard, Incoming, Mailbox, Outcome, Outlet, Refusal, Sink, mounts};
 use inbox::Inbox;
 pub(crate) use receipts::Receipts;
 use worker::Worker;
@@ -59,6 +59,9 @@ pub struct Options {
     pub memory: u64,
     /// Longest that a `sync receipt` waits.
     pub receipt_wait: Duration,
+    /// What it forbids is refused at `close` (EACCES). It stays in the outbox, and is offered all the same: whoever reads
+    /// the offers says why it does not leave.
+    pub guard: Option<Guard>,
     /// How the bell is started.
     pub bell: bell::Options,
 }
@@ -74,6 +77,7 @@ impl Options {
             outbox_limit: None,
             memory: blob::DEFAULT_MEMORY,
             receipt_wait: RECEIPT_WAIT,
+            guard: None,
             bell,
         }
     }
@@ -249,7 +253,8 @@ impl FuseMailbox {
         }
         let at_rest = store.at_rest().to_owned();
         let files = Files::new(store, limits)
-            .map_err(|error| MountError::io("the channel's own files")(io::Error::other(error)))?;
+            .map_err(|error| MountError::io("the channel's own files")(io::Error::other(error)))?
+            .guarded(options.guard);
         // First of all: whatever becomes of us, it takes the mount away.
         let bell = Bell::start(options.bell, path.clone(), options.source.clone())
             .map_err(MountError::io("the helper process cannot be started"))?;

@@ -25,7 +25,8 @@ pub use entry::{Identity, Node, Rules, Sign, Stat};
 
 use crate::{EntryId, LeftOut, MAX_TEXT, Outcome, ignore};
 use barrier::{Barriers, End, Member};
-use entry::{Due, Entry, State, is_text_name};
+pub(crate) use entry::is_text_name;
+use entry::{Due, Entry, State};
 use lost::Lost;
 use top::{Tops, top_of};
 

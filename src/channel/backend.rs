@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use agent_wormhole_mount::dir::{self, DirMailbox};
 use agent_wormhole_mount::mounted::{self, FuseMailbox, MountError};
-use agent_wormhole_mount::{Mailbox, OutboxEvent};
+use agent_wormhole_mount::{Guard, Mailbox, OutboxEvent};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::ChannelError;
+use super::credential;
 use super::options::{MountChoice, Options};
 use crate::rundir::Registration;
 
@@ -60,6 +61,7 @@ fn mount(
         outbox_limit: options.outbox_limit,
         memory: options.memory.unwrap_or(plain.memory),
         receipt_wait: patience,
+        guard: options.block_secrets.then(|| Guard::new(|bytes| credential::resembled(bytes).is_some())),
         ..plain
     };
     FuseMailbox::open(how, Box::new(move |event| outlet.send(event).is_ok()))

@@ -6,6 +6,7 @@
 
 mod closing;
 mod link;
+mod screening;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -97,6 +98,8 @@ pub(super) struct Driver {
     throttled: bool,
     credit: Credit,
     noise: Noise,
+    /// What looks like a credential is not sent as plain content.
+    block_secrets: bool,
     /// After the peer's close, this end closes by itself then.
     kept_until: Option<Instant>,
 }
@@ -111,11 +114,13 @@ pub(super) struct Parts {
     pub(super) kind: TransportKind,
     pub(super) report: Report,
     pub(super) patience: Option<Instant>,
+    pub(super) block_secrets: bool,
 }
 
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { session, transport, mailbox, store, reader, kind, report, patience } = parts;
+        let Parts { session, transport, mailbox, store, reader, kind, report, patience, block_secrets } =
+            parts;
         Self {
             session,
             transport,
@@ -125,6 +130,7 @@ impl Driver {
             kind,
             report,
             patience,
+            block_secrets,
             sending: Sending::default(),
             link: None,
             frame: None,
@@ -472,7 +478,9 @@ impl Driver {
                     self.answer(offer.entry, too_late());
                     return;
                 }
-                self.sending.offer(offer, &mut self.session);
+                if let Some(offer) = self.screen(offer) {
+                    self.sending.offer(offer, &mut self.session);
+                }
                 self.allow();
                 self.changed();
             }
@@ -519,6 +527,7 @@ impl Driver {
                 self.report.left_out(left_out.clone());
             }
         }
+        let read = self.screen_member(read);
         self.sending.read(read, &mut self.session, &self.reader);
     }
 }

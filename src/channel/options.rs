@@ -36,6 +36,8 @@ pub struct Options {
     pub outbox_limit: Option<u64>,
     /// What a mount keeps in memory before it seals and spills, in bytes; `None` is 256 MiB.
     pub memory: Option<u64>,
+    /// What looks like a credential is not sent as plain content.
+    pub block_secrets: bool,
     /// How long the other end may take to connect; `None` is the inactivity limit.
     pub timeout: Option<Duration>,
     /// Where channels of this machine are listed, and the local relay lives.

@@ -97,6 +97,15 @@ impl Report {
         }
     }
 
+    pub(super) fn credential(&mut self, name: &str, what: &str) {
+        let list = &mut self.state.credentials;
+        list.push(LeftOutState { name: name.to_owned(), reason: format!("it looks like {what}") });
+        if list.len() > MAX_LISTED {
+            list.remove(0);
+            self.state.credentials_more += 1;
+        }
+    }
+
     pub(super) const fn delivered(&mut self, bytes: u64) {
         self.state.outbox.items += 1;
         self.state.outbox.bytes += bytes;

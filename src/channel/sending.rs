@@ -201,6 +201,12 @@ impl Sending {
         }
     }
 
+    /// What a member of a group is called from the outbox on.
+    pub(super) fn name_of_member(&self, group: ItemId, member: &str) -> String {
+        let group = self.items.get(&group).map_or("", |group| group.name.as_str());
+        format!("{group}/{member}")
+    }
+
     fn member(&mut self, group: ItemId, member: Member, session: &mut Session) {
         let Member { kind: what, name, size, executable, mtime, content } = member;
         let (inline, content) = split(content);

@@ -94,8 +94,8 @@ async fn channel(mut options: Options) -> Result<Ending, ChannelError> {
     })?;
     let (outlet, outbox) = unbounded_channel();
     let chosen = backend::open(&options, &place, patience, outlet)?;
-    let showing = (options.lines, options.progress, address);
-    let ending = within(linked, showing, deadline, &chosen, outbox, (notice, notices)).await;
+    let (block_secrets, showing) = (options.block_secrets, (options.lines, options.progress, address));
+    let ending = within(linked, showing, (deadline, block_secrets), &chosen, outbox, (notice, notices)).await;
     if let Err(error) = chosen.mailbox.close() {
         tracing::warn!(%error, "the mailbox could not be removed whole; the next command tries again");
     }
@@ -107,7 +107,7 @@ async fn channel(mut options: Options) -> Result<Ending, ChannelError> {
 async fn within(
     linked: Linked,
     (lines, progress, address): (Lines, Option<Progress>, String),
-    patience: Option<Instant>,
+    (patience, block_secrets): (Option<Instant>, bool),
     chosen: &Chosen,
     outbox: UnboundedReceiver<OutboxEvent>,
     (notice, notices): (UnboundedSender<Notice>, UnboundedReceiver<Notice>),
@@ -137,8 +137,8 @@ async fn within(
     // From here on the session alone holds what is secret.
     drop(code);
     let mailbox = Arc::clone(mailbox);
-    let mut driver =
-        Driver::new(Parts { session, transport, mailbox, store, reader, kind, report, patience });
+    let parts = Parts { session, transport, mailbox, store, reader, kind, report, patience, block_secrets };
+    let mut driver = Driver::new(parts);
     let mut inputs = Inputs { outbox, done, read, notices };
     let ending = driver.run(&mut inputs).await;
     driver.part().await;
@@ -331,6 +331,7 @@ mod tests {
             mount: MountChoice::Dir,
             inbox_limit: None,
             outbox_limit: None,
+            block_secrets: false,
             memory: None,
             timeout: None,
             runtime: RuntimeDir::at(&place.path().join("run")).unwrap(),

@@ -177,6 +177,7 @@ impl Rig {
             report: Report::new("1", Role::Host, (kind, String::new()), &chosen, Arc::clone(&journal), None),
             mailbox,
             patience: None,
+            block_secrets: false,
         };
         let driver = Driver::new(parts);
         let inputs = Inputs { outbox, done, read, notices };

@@ -144,6 +144,9 @@ pub struct ChannelArgs {
     /// [env: AGENT_WORMHOLE_MEMORY] [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
     pub memory: Option<u64>,
+    /// Do not send texts and small files that look like a credential (a mount refuses them: EACCES)
+    #[arg(long)]
+    pub block_secrets: bool,
     /// Print events only, no hints for people
     #[arg(long)]
     pub json: bool,

@@ -58,6 +58,7 @@ pub(super) fn options(
         mount,
         inbox_limit: args.inbox_limit,
         outbox_limit: args.outbox_limit,
+        block_secrets: args.block_secrets,
         memory: args.memory,
         timeout: args.timeout,
         runtime: super::runtime()?,

@@ -93,6 +93,12 @@ pub struct ChannelState {
     pub left_out: Vec<LeftOutState>,
     /// How many more of them there are.
     pub left_out_more: u64,
+    /// What was sent as plain content and looks like a credential, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<LeftOutState>,
+    /// How many more of them there are.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub credentials_more: u64,
     /// Bounds that apply.
     pub limits: Limits,
 }
@@ -113,6 +119,11 @@ impl ChannelState {
     pub fn from_json(json: &str) -> io::Result<Self> {
         serde_json::from_str(json).map_err(io::Error::other)
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The other end.
@@ -192,7 +203,7 @@ pub struct InFlight {
     pub waits: Option<String>,
 }
 
-/// Something that is not sent.
+/// Something that is not sent, or should not have been.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LeftOutState {

@@ -129,6 +129,16 @@ fn plain_statuses() {
 }
 
 #[test]
+fn what_looks_like_a_credential_is_named_and_not_shown() {
+    let found =
+        CredentialEvent { name: "a\u{202e}.msg".into(), detail: "it looks like a GitHub token".into() };
+    assert_eq!(
+        status(StatusEvent::Credential(found)),
+        r#"{"type":"status","event":"credential","name":"a\u202e.msg","detail":"it looks like a GitHub token"}"#
+    );
+}
+
+#[test]
 fn a_failed_connection_names_the_step_that_failed() {
     let words = [
         (Hop::Name, "name"),

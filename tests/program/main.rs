@@ -11,6 +11,7 @@ mod channel;
 mod closed;
 mod codes;
 mod commands;
+mod credentials;
 mod cuts;
 mod day;
 mod detach;

@@ -6,7 +6,9 @@ use std::time::Instant;
 use super::{Attr, Caller, Change, FileError, Files, attr};
 use crate::blob::Content;
 use crate::handle::{Fh, Handle};
+use crate::outbox::is_text_name;
 use crate::tree::{Body, Ino, Ours, Time, Zone};
+use crate::{MAX_TEXT, MAX_WHOLE};
 
 /// A handle, and how the kernel is to treat it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,15 +174,32 @@ impl Files {
     /// A descriptor of a handle was closed: a changed file takes its place in the line.
     ///
     /// # Errors
-    /// [`FileError::BadHandle`].
+    /// [`FileError::BadHandle`]; [`FileError::Policy`] where the guard forbids what was written: it stays, and takes its
+    /// place all the same.
     pub fn flush(&mut self, fh: Fh) -> Result<(), FileError> {
         let handle = self.handles.find(fh).ok_or(FileError::BadHandle)?;
         let (ino, write) = (handle.ino, handle.write);
         let is_dirty = self.node(ino)?.file().is_some_and(|file| file.dirty);
         if write && is_dirty {
             self.line.take(ino);
+            if self.is_forbidden(ino)? {
+                return Err(FileError::Policy);
+            }
         }
         Ok(())
+    }
+
+    fn is_forbidden(&self, ino: Ino) -> Result<bool, FileError> {
+        let (Some(guard), Some(file)) = (&self.guard, self.node(ino)?.file()) else { return Ok(false) };
+        let Some(path) = self.outbox_path(ino) else { return Ok(false) };
+        let most = if is_text_name(&path) { MAX_TEXT } else { MAX_WHOLE };
+        let size = file.content.len();
+        if size > most {
+            return Ok(false);
+        }
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+        file.content.read_at(0, &mut bytes).map_err(|_| FileError::Io)?;
+        Ok(guard.forbids(&bytes))
     }
 
     /// A handle ends. The last one that wrote a file completes it.

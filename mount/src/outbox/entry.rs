@@ -182,6 +182,6 @@ impl Entry {
 }
 
 /// Whether a path relative to `outbox/` has the name of a text.
-pub(super) fn is_text_name(path: &str) -> bool {
+pub(crate) fn is_text_name(path: &str) -> bool {
     path == "message" || (path.ends_with(".msg") && !path.contains('/'))
 }

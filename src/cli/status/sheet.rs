@@ -64,6 +64,13 @@ pub(super) fn sheet(row: &Row, look: Look) -> String {
         sheet.line("left out", &format!("{}: {}", visible(&left.name), visible(&left.reason)));
     }
     more(&mut sheet, "left out", status.left_out_more);
+    for found in &status.credentials {
+        sheet.line(
+            "credential",
+            &format!("{}: {}, and went as plain content", visible(&found.name), visible(&found.reason)),
+        );
+    }
+    more(&mut sheet, "credential", status.credentials_more);
     sheet.lines.join("\n")
 }
 

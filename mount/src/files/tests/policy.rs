@@ -1,6 +1,7 @@
 //! Who may do what where: one row for each operation and place.
 
 use super::*;
+use crate::Guard;
 
 type Try = fn(&mut Rig, Ino) -> Result<(), FileError>;
 
@@ -202,4 +203,26 @@ fn a_rename_replaces_only_what_it_may() {
     assert_eq!(rename("file", "file", false), Ok(()));
     let inside = rig.files.rename((outbox, "empty".as_ref()), (full, "x".as_ref()), false, Caller::User, now);
     assert_eq!(inside, Err(FileError::Invalid));
+}
+
+#[test]
+fn what_the_guard_forbids_is_refused_at_its_close_and_completes_all_the_same() {
+    let mut rig = rig();
+    let guard = Guard::new(|bytes| bytes.starts_with(b"key"));
+    rig.files = std::mem::replace(&mut rig.files, super::rig().files).guarded(Some(guard));
+    for (name, bytes, forbidden) in [
+        ("a.txt", "key".to_owned(), true),
+        ("b.txt", "no key".to_owned(), false),
+        ("message", format!("key{}", "x".repeat(100_000)), true),
+        ("c.bin", format!("key{}", "x".repeat(100_000)), false),
+    ] {
+        let fh = rig.create(name);
+        rig.write(fh, &bytes);
+        let expected = if forbidden { Err(FileError::Policy) } else { Ok(()) };
+        assert_eq!(rig.files.flush(fh), expected, "{name}");
+        rig.files.release(fh, rig.now);
+        assert!(rig.at(&format!("outbox/{name}")).is_some(), "{name}");
+        assert!(rig.files.next_change(rig.now).is_some(), "{name} completes");
+        while rig.files.next_change(rig.now).is_some() {}
+    }
 }
