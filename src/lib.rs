@@ -10,4 +10,5 @@ pub mod frame;
 pub mod item;
 pub mod rundir;
 pub mod session;
+pub mod skill;
 pub mod transport;
