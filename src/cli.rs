@@ -31,6 +31,8 @@ mod relay;
 mod send;
 /// Settings of a channel that were not typed.
 mod settings;
+/// `agent-wormhole setup`.
+mod setup;
 /// `agent-wormhole status`.
 mod status;
 /// What other users and crash handlers see of this process.
@@ -57,6 +59,7 @@ use self::output::bars::Bars;
 use crate::channel::{self, ChannelError};
 use crate::crypto::pake::Role;
 use crate::rundir::{Channel, RuntimeDir, find};
+use crate::skill::{self, Surroundings};
 
 /// Runs the command that was typed. A panic is an internal error, after the destructors have tidied up.
 #[must_use]
@@ -101,6 +104,7 @@ fn command(typed: Vec<OsString>, ground: Ground) -> Exit {
     };
     title::hide(&Zeroizing::new(args.command.secrets()));
     title::forbid_dumps();
+    refresh_skill();
     let done = match args.command {
         Command::Host(args) => host::run(args, ground),
         Command::Connect(args) => connect::run(args, ground),
@@ -111,9 +115,17 @@ fn command(typed: Vec<OsString>, ground: Ground) -> Exit {
         Command::Status(args) => status::run(&args),
         Command::Close(args) => close::run(&args),
         Command::Relay(args) => relay::run(*args, settings),
+        Command::Setup(args) => setup::run(&args),
         Command::Completions(args) => completions::run(&args),
     };
     done.unwrap_or_else(|failure| failed(&failure))
+}
+
+/// An agent that reads the skill reads that of the program it has.
+fn refresh_skill() {
+    if let Ok(cwd) = std::env::current_dir() {
+        skill::refresh(&Surroundings::from_env(&cwd));
+    }
 }
 
 /// Hands a channel over to the driver, in the foreground, until it ends. A person at a terminal sees bars of what is on

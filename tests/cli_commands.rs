@@ -36,6 +36,7 @@ impl User {
         let mut command = Command::new(env!("CARGO_BIN_EXE_agent-wormhole"));
         command.args(args).current_dir(self.path()).stdin(Stdio::null());
         command.env("XDG_RUNTIME_DIR", self.path()).env("XDG_CONFIG_HOME", self.path().join("config"));
+        command.env("HOME", self.path().join("home")).env_remove("XDG_DATA_HOME");
         command.env_remove("AGENT_WORMHOLE_RELAY_URL").env_remove("AGENT_WORMHOLE_LOG");
         command
     }

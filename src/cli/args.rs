@@ -11,6 +11,8 @@ mod detach;
 mod relay;
 /// `agent-wormhole send`.
 mod send;
+/// `agent-wormhole setup`.
+mod setup;
 /// `agent-wormhole wait`.
 mod wait;
 /// `agent-wormhole watch`.
@@ -26,6 +28,7 @@ pub use self::completions::CompletionsArgs;
 pub use self::detach::DetachArgs;
 pub use self::relay::RelayArgs;
 pub use self::send::SendArgs;
+pub use self::setup::{SetupArgs, SetupTarget};
 pub use self::wait::WaitArgs;
 pub use self::watch::WatchArgs;
 use super::quantity;
@@ -89,6 +92,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  agent-wormhole relay --listen 0.0.0.0:8787\n  \
                             agent-wormhole host --relay ws://relay.example.org:8787   # elsewhere")]
     Relay(Box<RelayCommand>),
+    /// Install the skill that teaches an agent this program, or print it
+    #[command(after_help = setup::AFTER)]
+    Setup(SetupArgs),
     /// Print what a shell needs to complete these commands
     #[command(after_help = completions::AFTER)]
     Completions(CompletionsArgs),
@@ -98,7 +104,7 @@ impl Command {
     /// Arguments that may hold the words of a code, or a password.
     pub(super) fn secrets(&self) -> Vec<String> {
         let given: Vec<&String> = match self {
-            Self::Host(_) | Self::Relay(_) | Self::Completions(_) => Vec::new(),
+            Self::Host(_) | Self::Relay(_) | Self::Setup(_) | Self::Completions(_) => Vec::new(),
             Self::Connect(args) => args.code.iter().collect(),
             Self::Send(args) => vec![&args.channel],
             Self::Flush(args) => vec![&args.channel],

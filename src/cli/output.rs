@@ -75,6 +75,12 @@ pub fn person_watches() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Whether a person reads standard output.
+#[must_use]
+pub(super) fn person_reads() -> bool {
+    io::stdout().is_terminal()
+}
+
 /// How standard output is to look.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {

@@ -16,8 +16,8 @@ use crate::mounted::processes::children;
 const MOUNTS: [&str; 2] = ["fuse", "dir"];
 
 /// What runs in the background of a world. Dropped, it is killed where it still runs.
-struct Background<'a> {
-    world: &'a World,
+pub struct Background<'a> {
+    pub world: &'a World,
 }
 
 impl Background<'_> {

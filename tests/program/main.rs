@@ -27,6 +27,7 @@ mod python;
 mod python_relay;
 mod second;
 mod secrecy;
+mod setup;
 mod sizes;
 mod streams;
 mod taken_back;
