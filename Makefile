@@ -13,6 +13,8 @@ NODE := $(TARGET)/node
 STATIC := $(shell uname -m)-unknown-linux-musl
 # A watcher of directories, and what npm saves files with.
 NODE_TOOLS := chokidar@4.0.3 write-file-atomic@6.0.0
+# What knows the rules for a plugin of Claude Code.
+CLAUDE := @anthropic-ai/claude-code@2.1.332
 # Programs that tests run, as `command:Debian package`.
 NEEDS := redis-server:redis-server fusermount3:fuse3 rsync:rsync vim:vim git:git ip:iproute2 python3:python3 \
 	nano:nano emacs:emacs-nox sqlite3:sqlite3 curl:curl inotifywait:inotify-tools gcc:gcc perl:perl \
@@ -22,7 +24,7 @@ export AGENT_WORMHOLE_PYTHON := $(abspath $(VENV))/bin/python
 export AGENT_WORMHOLE_NODE := $(abspath $(NODE))/node_modules
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fmt lint unit docs needs soak test-posix bench relay-static audit clean
+.PHONY: help demo test fmt lint unit docs needs soak test-posix plugin-check bench relay-static audit clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -79,6 +81,12 @@ test-posix: ## fsx and pjdfstest against a mounted outbox/ (Linux, root; builds 
 		$(CARGO) install --locked --root $(TARGET)/posix fsx@0.3.2 pjdfstest@0.2.2
 	BIN=$(abspath $(TARGET))/release/agent-wormhole FSX=$(TARGET)/posix/bin/fsx \
 		PJDFSTEST=$(TARGET)/posix/bin/pjdfstest tests/posix/run.sh
+
+plugin-check: ## Look at the plugin for Claude Code with its vendor's validator (from npm, 400 MB; needs no account)
+	@[ -x $(TARGET)/claude/node_modules/.bin/claude ] || \
+		npm install --silent --no-audit --no-fund --prefix $(TARGET)/claude $(CLAUDE)
+	HOME=$(abspath $(TARGET))/claude $(TARGET)/claude/node_modules/.bin/claude plugin validate --strict .
+	HOME=$(abspath $(TARGET))/claude $(TARGET)/claude/node_modules/.bin/claude plugin validate --strict skill
 
 bench: ## Measure the parts, and the whole beside the machine (MW=… MW_SERVERS=… adds magic-wormhole.rs)
 	$(CARGO) build --release --locked
