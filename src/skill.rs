@@ -94,7 +94,7 @@ pub enum SkillError {
     /// It was changed since it was written.
     #[error(
         "{} was changed by hand since `agent-wormhole setup` wrote it: it is left as it is; keep what you need of the change \
-         elsewhere, take the rest out, and run this again", path.display()
+         elsewhere, remove it, and run this again", path.display()
     )]
     Edited {
         /// Where.

@@ -73,7 +73,10 @@ impl Told {
         }
         match first {
             Some(error) => Err(error.into()),
-            None if self.wanting => Ok(Exit::Internal),
+            None if self.wanting => {
+                output::note("not all of it is current: run the same without --check");
+                Ok(Exit::Internal)
+            }
             None => Ok(Exit::Done),
         }
     }
