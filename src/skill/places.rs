@@ -93,12 +93,6 @@ impl Surroundings {
         }
     }
 
-    /// The home directory, where there is one.
-    #[must_use]
-    pub fn home(&self) -> Option<&Path> {
-        self.home.as_deref()
-    }
-
     /// The places of these agents, each once: some are read by several. `AGENTS.md` is a project's in either scope.
     ///
     /// # Errors
