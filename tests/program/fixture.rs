@@ -3,6 +3,7 @@
 pub mod content;
 pub mod end;
 pub mod gateway;
+pub mod hostile;
 pub mod network;
 pub mod process;
 pub mod proxy;

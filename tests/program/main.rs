@@ -16,6 +16,7 @@ mod cuts;
 mod day;
 mod detach;
 mod fixture;
+mod hostile;
 mod local_relay;
 mod mounted;
 mod networks;
