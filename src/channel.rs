@@ -27,7 +27,10 @@ use agent_wormhole_mount::mounted::MountError;
 
 use crate::event::Exit;
 use crate::rundir::RundirError;
-pub use start::run;
+pub use start::{endpoint, run};
+
+/// What the steps of a channel and of its items are called in the program's own log: `doctor --loop` times them.
+pub const HOPS: &str = "hop";
 
 /// How a channel ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

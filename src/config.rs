@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::transport::relay::{AuthoritiesError, NoProxy};
 
@@ -235,6 +235,12 @@ impl Settings {
     #[must_use]
     pub fn given(&self, key: Key) -> Option<Given> {
         self.in_variable(key.variable()).or_else(|| self.in_file(key))
+    }
+
+    /// The config file, which may be missing; empty where this machine has no place for one.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     fn in_variable(&self, name: &'static str) -> Option<Given> {

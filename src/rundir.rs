@@ -214,9 +214,10 @@ impl RuntimeDir {
 
     /// Takes away what dead owners left: their entries and their directories, and nothing that is not recognised as
     /// such. Cheap where there is nothing; called at the start of every command. What cannot be removed stays listed
-    /// and is tried again next time.
-    pub fn sweep(&self) {
-        let Ok(names) = fs::read_dir(self.channels()) else { return };
+    /// and is tried again next time. What was found is told.
+    pub fn sweep(&self) -> Vec<Swept> {
+        let mut found = Vec::new();
+        let Ok(names) = fs::read_dir(self.channels()) else { return found };
         for name in names.flatten() {
             let path = name.path();
             let Some(file) = open_nofollow(&path) else { continue };
@@ -227,17 +228,28 @@ impl RuntimeDir {
             if !is_same_file(&file, &path) {
                 continue;
             }
-            let gone = match decode(&file) {
-                Some(record) => record.remove(),
-                // Half-written by a process that was killed there: it names nothing yet.
-                None => Ok(()),
-            };
-            match gone {
-                Ok(()) => drop(fs::remove_file(&path)),
-                Err(error) => tracing::warn!(%error, "a directory of a channel that died cannot be removed"),
+            // Half-written by a process that was killed there: it names nothing yet.
+            let record = decode(&file);
+            let left = record.as_ref().and_then(|record| record.remove().err());
+            match &left {
+                None => drop(fs::remove_file(&path)),
+                Some(error) => tracing::warn!(%error, "a directory of a channel that died cannot be removed"),
             }
+            found.extend(record.map(|record| Swept { dir: record.dir, owner: record.pid, left }));
         }
+        found
     }
+}
+
+/// What [`RuntimeDir::sweep`] found of a dead channel.
+#[derive(Debug)]
+pub struct Swept {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The process that had it.
+    pub owner: u32,
+    /// Why it is still there; `None` where it is gone.
+    pub left: Option<io::Error>,
 }
 
 /// What a new channel says about itself.

@@ -155,7 +155,10 @@ impl Store {
     }
 }
 
-fn default_spill_dir() -> PathBuf {
+/// Where a store's file is that is too large for memory, unless somebody says: `$TMPDIR`, else `/var/tmp`, else the
+/// system's directory for temporary files.
+#[must_use]
+pub fn default_spill_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty()) {
         return dir.into();
     }

@@ -25,6 +25,7 @@ use fuser::{
 use crate::error::FileError;
 use crate::files::{Attr, Bytes, Caller, Entry, SetAttr, Times};
 use crate::mounted::{Ask, Order, Shared};
+pub(crate) use refusal::device;
 pub(crate) use session::mount;
 use session::{SlowRead, answer_read};
 use translate::{code, dots, file_attr, give, ino, is_writing, kind, time};
@@ -125,6 +126,8 @@ impl Filesystem for Adapter {
             let _ = config.add_capabilities(wanted);
         }
         self.direct = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP).is_ok();
+        let kernel = config.kernel_abi();
+        self.shared.kernel.get_or_init(|| (kernel.0, kernel.1));
         // What it refuses it says, and keeps its own.
         let _ = config.set_max_write(MAX_WRITE);
         let _ = config.set_max_background(MAX_BACKGROUND);

@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -157,6 +157,8 @@ pub(crate) struct Shared {
     gone: Sender<Gone>,
     /// Told when a handle was released; closing waits for readers.
     released: Condvar,
+    /// The version of FUSE that the kernel speaks, once it has said so.
+    pub(crate) kernel: OnceLock<(u32, u32)>,
 }
 
 impl Shared {
@@ -221,7 +223,21 @@ pub struct FuseMailbox {
     ended: Mutex<Receiver<()>>,
 }
 
+/// Looks whether this machine has the device of FUSE and lets this user open it: without that there can be no mount.
+///
+/// # Errors
+/// The reason why not.
+pub fn device() -> Result<(), String> {
+    fuse::device()
+}
+
 impl FuseMailbox {
+    /// The version of FUSE that the kernel speaks with this mount, major and minor.
+    #[must_use]
+    pub fn kernel(&self) -> Option<(u32, u32)> {
+        self.shared.kernel.get().copied()
+    }
+
     /// Mounts the directory and begins to answer; `outlet` is called on the mailbox's own thread. No entry is offered
     /// before [`Mailbox::allow`].
     ///
@@ -274,6 +290,7 @@ impl FuseMailbox {
             bell,
             receipts,
             released: Condvar::new(),
+            kernel: OnceLock::new(),
         });
         let mounted = fuse::mount(&path, &options.source, &shared);
         let ended = mounted.inspect_err(|_| end_bell(&shared))?;

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use agent_wormhole_mount::{Content, EntryId, Kind, Member, Offer, Outcome, SourceError};
 use bytes::Bytes;
 
+use super::HOPS;
 use super::reader::{Ask, Read, Reader};
 use crate::event::state::InFlight;
 use crate::event::{LengthClass, MAX_BODY, Sent, SentQuestion, Side};
@@ -84,6 +85,12 @@ const fn kind(kind: Kind) -> ItemKind {
     }
 }
 
+/// Logs how far an item is, under a name that `doctor --loop` asks for: `settled` (complete in the outbox, and offered),
+/// `sent` (the session has all of it), `receipt` (the peer has stored it).
+fn hop(hop: &'static str, item: ItemId) {
+    tracing::debug!(target: HOPS, hop, item = item.0);
+}
+
 /// Short content travels in the head; what is left travels in chunks.
 fn split(content: Content) -> (Option<Bytes>, Option<Content>) {
     match content {
@@ -107,7 +114,12 @@ impl Sending {
         let kind = kind(what);
         let mtime = mtime.and_then(nanos);
         let head = ItemHead { kind, group: None, name: name.clone(), size, executable, mtime, inline };
+        let is_whole = head.is_whole();
         let Some(id) = session.offer(head) else { return };
+        hop("settled", id);
+        if is_whole {
+            hop("sent", id);
+        }
         self.entries.insert(entry, id);
         let item = Item {
             entry: Some(entry),
@@ -144,7 +156,10 @@ impl Sending {
                 reader.ask(Ask::OpenTree(id, tree));
                 self.reading.push(id);
             }
-            Some(Content::None) | None => session.push(id, ChunkBuf::zeroed(0), true),
+            Some(Content::None) | None => {
+                session.push(id, ChunkBuf::zeroed(0), true);
+                hop("sent", id);
+            }
         }
     }
 
@@ -185,12 +200,14 @@ impl Sending {
                 }
                 session.push(id, chunk, last);
                 if last {
+                    hop("sent", id);
                     self.forget_member(id);
                 }
             }
             Read::Member { id, member: None, .. } => {
                 self.reading.retain(|other| *other != id);
                 session.push(id, ChunkBuf::zeroed(0), true);
+                hop("sent", id);
             }
             Read::Member { id, member: Some(member), .. } => {
                 let Some(item) = self.items.get_mut(&id) else { return };
@@ -288,6 +305,9 @@ impl Sending {
         self.stop_reading(id, reader);
         let broke_off =
             self.items.get(&id).is_some_and(|item| matches!(item.failed, Some(SourceError::BrokenOff)));
+        if refused.is_none() {
+            hop("receipt", id);
+        }
         let outcome = match refused {
             None => Outcome::Delivered,
             Some(Refusal::Cancelled) if broke_off => Outcome::BrokenOff,
@@ -384,4 +404,5 @@ fn push_whole(id: ItemId, bytes: &Bytes, session: &mut Session) {
     for (index, chunk) in bytes.chunks(size).enumerate() {
         session.push(id, ChunkBuf::copy_of(chunk), index + 1 == count);
     }
+    hop("sent", id);
 }

@@ -84,6 +84,7 @@ async fn channel(mut options: Options) -> Result<Ending, ChannelError> {
         Ok(linked) => linked,
         Err(ending) => return Ok(ending),
     };
+    tracing::debug!(target: super::HOPS, hop = "linked");
     let place = options.runtime.register(&NewChannel {
         nameplate: linked.code.nameplate.as_str(),
         role: linked.role,
@@ -94,6 +95,7 @@ async fn channel(mut options: Options) -> Result<Ending, ChannelError> {
     })?;
     let (outlet, outbox) = unbounded_channel();
     let chosen = backend::open(&options, &place, patience, outlet)?;
+    tracing::debug!(target: super::HOPS, hop = "mounted");
     let (block_secrets, showing) = (options.block_secrets, (options.lines, options.progress, address));
     let ending = within(linked, showing, (deadline, block_secrets), &chosen, outbox, (notice, notices)).await;
     if let Err(error) = chosen.mailbox.close() {
@@ -260,7 +262,11 @@ fn draw(nameplate: &str) -> Result<Code, TransportError> {
     Ok(Code::draw(nameplate, &mut OsRng))
 }
 
-fn endpoint(relay: &Relay, runtime: &RuntimeDir) -> Result<Endpoint, TransportError> {
+/// Where a relay is, and the way to it.
+///
+/// # Errors
+/// [`TransportError::Unreachable`], where its URL is none.
+pub fn endpoint(relay: &Relay, runtime: &RuntimeDir) -> Result<Endpoint, TransportError> {
     match relay {
         Relay::Local => Ok(Endpoint::local(Local::new(runtime.path()))),
         Relay::Url { url, token, way } => {

@@ -390,6 +390,7 @@ impl Worker {
                     grouping.files += u64::from(head.kind == ItemKind::File);
                     grouping.bytes += written;
                 } else if head.group.is_none() {
+                    tracing::debug!(target: super::HOPS, hop = "stored", item = id.0);
                     self.changed.remove(&head.name);
                     self.journal.event(&saved_event(id, &head, saved, body, pending));
                 }

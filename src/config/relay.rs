@@ -2,7 +2,6 @@
 //!
 //! Owns what belongs together of these: a token is for the relay that it stands beside, a proxy is not for every host.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -37,6 +36,14 @@ pub enum Relay {
         /// What is between here and there.
         way: Box<Way>,
     },
+}
+
+/// What holds a token.
+enum Held {
+    /// A file, in its first line.
+    File(PathBuf),
+    /// The variable itself.
+    Variable(Given),
 }
 
 /// What was typed of a relay.
@@ -76,17 +83,41 @@ impl Settings {
         Ok(Relay::Url { url, token, way: Box::new(way) })
     }
 
-    fn token(&self, typed: &Typed, in_file: Option<Given>) -> Result<Option<Token>, ConfigError> {
-        let named = typed.token_file.clone().map(OsString::from);
-        let named =
-            named.or_else(|| self.in_variable(Key::RelayTokenFile.variable()).map(|given| given.text));
-        let variable = self.in_variable(TOKEN_VARIABLE);
-        match (named, variable, in_file) {
-            (Some(path), _, _) => token_of(Path::new(&path)).map(Some),
-            (None, Some(token), _) => first_line(&token.text.to_string_lossy(), TOKEN_VARIABLE).map(Some),
-            (None, None, Some(given)) => token_of(Path::new(&given.text)).map(Some),
-            (None, None, None) => Ok(None),
+    /// Where the relay is set; `None` where nobody names one.
+    #[must_use]
+    pub fn relay_from(&self, typed: &Typed) -> Option<String> {
+        let flag = typed.relay.as_ref().map(|_| "--relay".to_owned());
+        flag.or_else(|| self.given(Key::Relay).map(|given| given.from))
+    }
+
+    /// The file that the relay's token is read from, where it comes from one.
+    #[must_use]
+    pub fn token_file(&self, typed: &Typed) -> Option<PathBuf> {
+        let elsewhere = typed.relay.is_some() || self.in_variable(Key::Relay.variable()).is_some();
+        let in_file = if elsewhere { None } else { self.in_file(Key::RelayTokenFile) };
+        match self.token_place(typed, in_file) {
+            Some(Held::File(path)) => Some(path),
+            Some(Held::Variable(_)) | None => None,
         }
+    }
+
+    fn token(&self, typed: &Typed, in_file: Option<Given>) -> Result<Option<Token>, ConfigError> {
+        match self.token_place(typed, in_file) {
+            Some(Held::File(path)) => token_of(&path).map(Some),
+            Some(Held::Variable(token)) => {
+                first_line(&token.text.to_string_lossy(), TOKEN_VARIABLE).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn token_place(&self, typed: &Typed, in_file: Option<Given>) -> Option<Held> {
+        let file = |given: Given| Held::File(PathBuf::from(given.text));
+        let named = typed.token_file.clone().map(Held::File);
+        named
+            .or_else(|| self.in_variable(Key::RelayTokenFile.variable()).map(file))
+            .or_else(|| self.in_variable(TOKEN_VARIABLE).map(Held::Variable))
+            .or_else(|| in_file.map(file))
     }
 
     /// The proxy: what was typed, else our variable, else those of other programs, else the file. `NO_PROXY` holds for all

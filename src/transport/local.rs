@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixListener as StdUnixListener;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -58,6 +58,14 @@ impl Local {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The process that serves it now, as the kernel has it.
+    #[must_use]
+    pub fn owner(&self) -> Option<u32> {
+        let socket = StdUnixStream::connect(self.dir.join(SOCKET)).ok()?;
+        let owner = rustix::net::sockopt::socket_peercred(&socket).ok()?;
+        u32::try_from(owner.pid.as_raw_nonzero().get()).ok()
     }
 
     /// Connects once, as the relay's server if it has none.

@@ -7,6 +7,7 @@
 
 mod carrier;
 mod endpoint;
+mod probe;
 mod proxy;
 mod seat;
 mod socket;
@@ -26,6 +27,7 @@ use supervisor::Supervisor;
 
 pub use agent_wormhole_relay::wire::Role;
 pub use endpoint::{Endpoint, EndpointError, Token, Way};
+pub use probe::{Missed, Probe, Step, probe};
 pub use proxy::{NoProxy, Proxy, spares};
 pub use tls::{Authorities, AuthoritiesError};
 
@@ -68,6 +70,11 @@ pub async fn meet(endpoint: Endpoint, role: Role, code: &str) -> Result<Transpor
 
 /// The first attempt, which a person waits for.
 async fn first(endpoint: &Endpoint, hello: &ClientMessage) -> Result<(Socket, Welcome), TransportError> {
+    seated(endpoint, hello).await.map_err(|e| e.told(endpoint))
+}
+
+/// Until there is a seat, or no hope of one.
+async fn seated(endpoint: &Endpoint, hello: &ClientMessage) -> Result<(Socket, Welcome), SeatError> {
     let start = Instant::now();
     let mut backoff = Backoff::new();
     loop {
@@ -81,7 +88,7 @@ async fn first(endpoint: &Endpoint, hello: &ClientMessage) -> Result<(Socket, We
             SeatError::Open(_) | SeatError::Answer(_) | SeatError::Silent => true,
         };
         if !(endpoint.is_local() && passing && start.elapsed() < LOCAL_PATIENCE) {
-            return Err(e.told(endpoint));
+            return Err(e);
         }
         backoff.wait().await;
     }

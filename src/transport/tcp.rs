@@ -92,13 +92,26 @@ pub(super) fn tune(stream: &TcpStream) {
 /// # Errors
 /// [`DialError`], at the deadline at the latest.
 pub(super) async fn dial(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, DialError> {
+    connect(&resolve(host, port, deadline).await?, deadline).await
+}
+
+/// The addresses of a name, at least one; an address is its own.
+///
+/// # Errors
+/// [`DialError::Unknown`] and [`DialError::Resolver`].
+pub(super) async fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
     let found = timeout_at(deadline, lookup_host((host, port))).await;
     let addresses: Vec<SocketAddr> =
         found.map_err(|_| DialError::Resolver)?.map_err(|e| unresolved(&e))?.collect();
-    if addresses.is_empty() {
-        return Err(DialError::Unknown);
-    }
-    let stream = race::first(&addresses, deadline, TcpStream::connect).await.map_err(DialError::Addresses)?;
+    if addresses.is_empty() { Err(DialError::Unknown) } else { Ok(addresses) }
+}
+
+/// Connects to one of these addresses.
+///
+/// # Errors
+/// [`DialError::Addresses`].
+pub(super) async fn connect(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, DialError> {
+    let stream = race::first(addresses, deadline, TcpStream::connect).await.map_err(DialError::Addresses)?;
     tune(&stream);
     Ok(stream)
 }

@@ -15,7 +15,7 @@ const NUMBER: (u32, u32) = (10, 229);
 ///
 /// # Errors
 /// The reason why not.
-pub(super) fn device() -> Result<(), String> {
+pub(crate) fn device() -> Result<(), String> {
     look(DEVICE)
 }
 

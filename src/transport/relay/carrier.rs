@@ -93,13 +93,25 @@ impl Carrier {
 
 async fn reach(endpoint: &Endpoint, url: &Url, deadline: Instant) -> Result<Box<dyn Stream>, CarrierError> {
     let stream: Box<dyn Stream> = match &endpoint.way.proxy {
-        None => Box::new(tcp::dial(&url.host, url.port, deadline).await?),
-        Some(proxy) => proxy.lead(endpoint, url, deadline).await?,
+        None => {
+            let addresses = tcp::resolve(&url.host, url.port, deadline).await?;
+            endpoint.passed(Hop::Name);
+            let stream = tcp::connect(&addresses, deadline).await?;
+            endpoint.passed(Hop::Tcp);
+            Box::new(stream)
+        }
+        Some(proxy) => {
+            let stream = proxy.lead(endpoint, url, deadline).await?;
+            endpoint.passed(Hop::Proxy);
+            stream
+        }
     };
     if !url.secure {
         return Ok(stream);
     }
-    Ok(Box::new(tls::secure(endpoint.tls()?, &url.host, stream, deadline).await?))
+    let stream = tls::secure(endpoint.tls()?, &url.host, stream, deadline).await?;
+    endpoint.passed(Hop::Tls);
+    Ok(Box::new(stream))
 }
 
 impl AsyncRead for Carrier {

@@ -15,6 +15,7 @@ use crate::event::escape::{shortened, visible};
 use crate::transport::TransportError;
 use crate::transport::local::Local;
 
+use super::probe::Steps;
 use super::proxy::Proxy;
 use super::tls::{self, Authorities, TlsError};
 
@@ -32,6 +33,8 @@ pub struct Endpoint {
     pub(super) way: Way,
     /// TLS as `way` wants it, made when it is needed first.
     tls: OnceLock<Arc<ClientConfig>>,
+    /// How far an attempt came, where somebody wants to know.
+    steps: Option<Steps>,
 }
 
 /// What is between here and a relay that is somewhere else.
@@ -134,7 +137,8 @@ impl Endpoint {
     }
 
     const fn at(place: Place) -> Self {
-        Self { place, token: None, way: Way { proxy: None, authorities: None }, tls: OnceLock::new() }
+        let way = Way { proxy: None, authorities: None };
+        Self { place, token: None, way, tls: OnceLock::new(), steps: None }
     }
 
     /// The same relay, reached in this way.
@@ -177,6 +181,30 @@ impl Endpoint {
     pub(super) async fn retire(&self) {
         if let Place::Local(local) = &self.place {
             local.retire().await;
+        }
+    }
+
+    /// The same relay, with a note of how far an attempt comes.
+    pub(super) fn timed(self, steps: Steps) -> Self {
+        Self { steps: Some(steps), ..self }
+    }
+
+    /// How far the last attempt came, where that is noted.
+    pub(super) const fn steps(&self) -> Option<&Steps> {
+        self.steps.as_ref()
+    }
+
+    /// An attempt begins.
+    pub(super) fn set_out(&self) {
+        if let Some(steps) = &self.steps {
+            steps.set_out();
+        }
+    }
+
+    /// The attempt has taken this step.
+    pub(super) fn passed(&self, hop: Hop) {
+        if let Some(steps) = &self.steps {
+            steps.passed(hop);
         }
     }
 

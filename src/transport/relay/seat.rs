@@ -15,7 +15,7 @@ use crate::transport::backoff::{BLIP, Backoff};
 use crate::transport::{LinkLimits, MAX_FRAME, TransportError};
 
 use super::endpoint::Endpoint;
-use super::socket::{Incoming, OpenError, Socket};
+use super::socket::{Closed, Incoming, OpenError, Socket};
 
 /// One attempt, from the name to the seat, takes this long at most.
 const ATTEMPT_TIME: Duration = Duration::from_secs(15);
@@ -78,6 +78,35 @@ pub(super) enum SeatError {
 }
 
 impl SeatError {
+    /// The step that failed.
+    pub(super) const fn hop(&self) -> Hop {
+        match self {
+            Self::Open(e) => e.hop(),
+            Self::Code(_) | Self::Answer(_) | Self::Silent => Hop::Relay,
+        }
+    }
+
+    /// Whether it is the token that the relay does not like.
+    pub(super) const fn is_token(&self) -> bool {
+        matches!(self, Self::Open(OpenError::Closed(Closed::NoToken | Closed::WrongToken)))
+    }
+
+    /// What is wrong, and what to do about it.
+    pub(super) fn words(&self) -> (String, String) {
+        // Both halves of these are our own words.
+        let halves = |text: String| match text.split_once("; ") {
+            Some((why, advice)) => (why.to_owned(), advice.to_owned()),
+            None => (text, ANOTHER.to_owned()),
+        };
+        match self {
+            Self::Open(OpenError::Closed(why)) => halves(format!("it {why}")),
+            Self::Open(e) => (e.to_string(), e.advice()),
+            Self::Answer(why) => ((*why).to_owned(), ANOTHER.to_owned()),
+            Self::Silent => ("no answer".to_owned(), ANOTHER.to_owned()),
+            Self::Code(code) => halves(refusal(*code).to_string()),
+        }
+    }
+
     /// As the first attempt of a person fails.
     pub(super) fn told(self, endpoint: &Endpoint) -> TransportError {
         match self {
@@ -155,6 +184,7 @@ pub(super) async fn attempt(
             match socket.next(&mut none, None, true).await {
                 Incoming::Text(text) => match ServerMessage::decode(&text) {
                     Ok(ServerMessage::Welcome(welcome)) => {
+                        endpoint.passed(Hop::Relay);
                         notice(&welcome);
                         return Ok((socket, welcome));
                     }

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Sink as _, SinkExt as _, Stream as _, StreamExt as _};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, LOCATION};
+use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, DATE, LOCATION};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -48,6 +50,8 @@ pub(super) struct Socket {
     unflushed: bool,
     /// The link that frames were taken for last, and how many.
     taken: (u64, u64),
+    /// The relay's clock when it let us in, as far as it says.
+    clock: Option<Timestamp>,
 }
 
 /// What came.
@@ -160,14 +164,30 @@ impl Socket {
             .write_buffer_size(WRITE_BUFFER)
             .max_message_size(Some(MAX_LEGACY_FRAME))
             .max_frame_size(Some(MAX_LEGACY_FRAME));
+        endpoint.set_out();
         let carrier = Carrier::connect(endpoint, deadline).await?;
         let opening = client_async_with_config(request, carrier, Some(config));
         match timeout_at(deadline, opening).await.map_err(|_| OpenError::Silent)? {
-            Ok((ws, _)) => Ok(Self { ws, texts: VecDeque::new(), unflushed: false, taken: (0, 0) }),
-            Err(Error::Http(response)) => Err(no_websocket(&response, endpoint.token.is_some())),
+            Ok((ws, response)) => {
+                endpoint.passed(Hop::Websocket);
+                let clock = clock(&response);
+                Ok(Self { ws, texts: VecDeque::new(), unflushed: false, taken: (0, 0), clock })
+            }
+            Err(Error::Http(response)) => {
+                let why = no_websocket(&response, endpoint.token.is_some());
+                if matches!(why, OpenError::Closed(_)) {
+                    endpoint.passed(Hop::Websocket);
+                }
+                Err(why)
+            }
             Err(Error::Io(_) | Error::Protocol(ProtocolError::HandshakeIncomplete)) => Err(OpenError::Ended),
             Err(_) => Err(OpenError::Foreign),
         }
+    }
+
+    /// The relay's clock when it let us in, where it told it.
+    pub(super) const fn clock(&self) -> Option<Timestamp> {
+        self.clock
     }
 
     /// Sends a control text before the next frame.
@@ -274,6 +294,12 @@ impl Socket {
     }
 }
 
+/// The header `Date` of an answer (RFC 9110 section 6.6.1), in whole seconds.
+fn clock<T>(response: &Response<T>) -> Option<Timestamp> {
+    let date = response.headers().get(DATE)?.to_str().ok()?;
+    rfc2822::parse(date).ok().map(|date| date.timestamp())
+}
+
 /// What an answer that is no websocket means.
 fn no_websocket<T>(response: &Response<T>, shown_a_token: bool) -> OpenError {
     match response.status().as_u16() {
@@ -314,6 +340,16 @@ fn reason(e: &Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clock_of_an_answer_is_read_where_it_makes_sense() {
+        let at = |date: &str| clock(&Response::builder().header(DATE, date).body(()).unwrap());
+        assert_eq!(at("Sun, 01 Mar 2026 12:00:00 GMT"), "2026-03-01T12:00:00Z".parse().ok());
+        for wrong in ["", "yesterday", "2026-03-01T12:00:00Z", "Sun, 99 Mar 2026 12:00:00 GMT"] {
+            assert_eq!(at(wrong), None, "{wrong}");
+        }
+        assert_eq!(clock(&Response::new(())), None);
+    }
 
     #[test]
     fn of_another_place_only_its_host_is_told() {
