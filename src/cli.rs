@@ -13,6 +13,8 @@ mod completions;
 pub mod connect;
 /// `--detach`.
 mod detach;
+/// `agent-wormhole doctor`.
+mod doctor;
 /// Exit codes.
 pub mod exit;
 /// `agent-wormhole flush`.
@@ -116,6 +118,7 @@ fn command(typed: Vec<OsString>, ground: Ground) -> Exit {
         Command::Close(args) => close::run(&args),
         Command::Relay(args) => relay::run(*args, settings),
         Command::Setup(args) => setup::run(&args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Completions(args) => completions::run(&args),
     };
     done.unwrap_or_else(|failure| failed(&failure))

@@ -7,6 +7,8 @@
 mod completions;
 /// `--detach`.
 mod detach;
+/// `agent-wormhole doctor`.
+mod doctor;
 /// What whoever uses a relay types.
 mod relay;
 /// `agent-wormhole send`.
@@ -26,6 +28,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use self::completions::CompletionsArgs;
 pub use self::detach::DetachArgs;
+pub use self::doctor::DoctorArgs;
 pub use self::relay::RelayArgs;
 pub use self::send::SendArgs;
 pub use self::setup::{SetupArgs, SetupTarget};
@@ -95,6 +98,9 @@ pub enum Command {
     /// Install the skill that teaches an agent this program, or print it
     #[command(after_help = setup::AFTER)]
     Setup(SetupArgs),
+    /// Check what a channel needs on this machine, and say what to do where something is missing
+    #[command(after_help = doctor::AFTER)]
+    Doctor(DoctorArgs),
     /// Print what a shell needs to complete these commands
     #[command(after_help = completions::AFTER)]
     Completions(CompletionsArgs),
@@ -104,7 +110,9 @@ impl Command {
     /// Arguments that may hold the words of a code, or a password.
     pub(super) fn secrets(&self) -> Vec<String> {
         let given: Vec<&String> = match self {
-            Self::Host(_) | Self::Relay(_) | Self::Setup(_) | Self::Completions(_) => Vec::new(),
+            Self::Host(_) | Self::Relay(_) | Self::Doctor(_) | Self::Setup(_) | Self::Completions(_) => {
+                Vec::new()
+            }
             Self::Connect(args) => args.code.iter().collect(),
             Self::Send(args) => vec![&args.channel],
             Self::Flush(args) => vec![&args.channel],
@@ -118,9 +126,9 @@ impl Command {
             |text: &&String| !text.contains('/') && text.bytes().any(|b| b.is_ascii_alphabetic());
         let words = given.into_iter().filter(holds_words).cloned();
         match self {
-            Self::Host(HostArgs { relay, .. }) | Self::Connect(ConnectArgs { relay, .. }) => {
-                words.chain(relay.secrets()).collect()
-            }
+            Self::Host(HostArgs { relay, .. })
+            | Self::Connect(ConnectArgs { relay, .. })
+            | Self::Doctor(DoctorArgs { relay, .. }) => words.chain(relay.secrets()).collect(),
             _ => words.collect(),
         }
     }
@@ -344,6 +352,9 @@ mod tests {
             "agent-wormhole watch",
             "agent-wormhole watch 1 --since x",
             "agent-wormhole wait 1 --timeout 0s",
+            "agent-wormhole doctor --direct",
+            "agent-wormhole doctor --loop --direct --relay wss://x",
+            "agent-wormhole doctor --timeout soon",
             "agent-wormhole completions tcsh",
         ] {
             let error = parse(line).unwrap_err();
@@ -383,6 +394,8 @@ mod tests {
         assert_eq!(secrets("agent-wormhole close acorn-amber-anvil"), ["acorn-amber-anvil"]);
         assert_eq!(secrets("agent-wormhole status acorn-amber-anvil"), ["acorn-amber-anvil"]);
         let hidden = secrets("agent-wormhole host --relay wss://r --proxy http://u:p@h");
+        assert_eq!(hidden, ["http://u:p@h", "--proxy=http://u:p@h"]);
+        let hidden = secrets("agent-wormhole doctor --relay wss://r --proxy http://u:p@h");
         assert_eq!(hidden, ["http://u:p@h", "--proxy=http://u:p@h"]);
         assert!(secrets("agent-wormhole host --relay wss://r --proxy http://h").is_empty());
         assert_eq!(secrets("agent-wormhole watch 9471-cross-clock"), ["9471-cross-clock"]);

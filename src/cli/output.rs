@@ -19,7 +19,7 @@ use super::exit::{Exit, Failure};
 use crate::event::escape::visible;
 
 /// The environment variable that asks for more of the program's own log, for example `debug`.
-const LOG_VARIABLE: &str = "AGENT_WORMHOLE_LOG";
+pub(super) const LOG_VARIABLE: &str = "AGENT_WORMHOLE_LOG";
 
 /// Writes lines of data to standard output and hands them on at once. May block where the reader does not read.
 ///

@@ -63,7 +63,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
 /// What a channel is doing, as far as it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-enum Standing {
+pub(super) enum Standing {
     /// As its `status.json` has it.
     Phase(Phase),
     /// Its process lives and does not answer.
@@ -79,7 +79,7 @@ fn hangs<S: serde::Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
 const HANGS: &str = "not_answering";
 
 impl Standing {
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Phase(phase) => phase.as_str(),
             Self::Hangs => HANGS,
@@ -99,13 +99,13 @@ impl Standing {
 
 /// A channel and what it says about itself.
 #[derive(Debug, Serialize)]
-struct Row {
-    nameplate: String,
-    role: &'static str,
-    state: Standing,
+pub(super) struct Row {
+    pub(super) nameplate: String,
+    pub(super) role: &'static str,
+    pub(super) state: Standing,
     transport: String,
     dir: PathBuf,
-    pid: u32,
+    pub(super) pid: u32,
     cwd: PathBuf,
     started: String,
     /// Its `status.json`; absent while it is not written yet, or cannot be read.
@@ -133,7 +133,7 @@ impl Row {
 
 /// Reads what each channel says, all at once: one that does not answer holds up nobody. Its thread ends with this
 /// process.
-fn read(channels: Vec<Channel>) -> Vec<Row> {
+pub(super) fn read(channels: Vec<Channel>) -> Vec<Row> {
     let (tell, told) = mpsc::channel();
     let mut states: Vec<Option<Option<ChannelState>>> = channels.iter().map(|_| None).collect();
     let mut open = 0;

@@ -15,6 +15,7 @@ mod credentials;
 mod cuts;
 mod day;
 mod detach;
+mod doctor;
 mod fixture;
 mod hostile;
 mod local_relay;

@@ -6,11 +6,11 @@
 
 mod bell;
 mod busy;
-mod choice;
+pub mod choice;
 mod closing;
-mod guard;
+pub mod guard;
 mod hidden;
-mod kills;
+pub mod kills;
 pub mod processes;
 mod receipts;
 pub mod user;

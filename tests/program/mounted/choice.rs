@@ -10,7 +10,7 @@ use crate::fixture::world::Pair;
 /// When a killed end's mount has to be gone.
 const GONE: Duration = Duration::from_secs(1);
 /// A `/dev` without the device.
-const NO_DEVICE: &str = r#"mount -t tmpfs none "$1"; mkdir "$1/shm"
+pub const NO_DEVICE: &str = r#"mount -t tmpfs none "$1"; mkdir "$1/shm"
     for n in null zero random urandom; do : > "$1/$n"; mount --bind "/dev/$n" "$1/$n"; done
     mount --rbind /dev/shm "$1/shm"; mount --move "$1" /dev"#;
 /// Something else where the device was.

@@ -259,7 +259,7 @@ fn a_host_killed_two_hundred_times_while_entries_leave_leaves_nothing() {
 }
 
 /// Kills the owner and its bell as the end of a cgroup does: neither can do anything about the other.
-pub(super) fn kill_both(end: End) -> PathBuf {
+pub fn kill_both(end: End) -> PathBuf {
     let (dir, its_bell) = (end.dir.clone(), bell(&end));
     end.signal(Signal::STOP);
     super::processes::signal(its_bell, Signal::KILL);
