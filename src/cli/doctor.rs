@@ -18,6 +18,8 @@ mod relay;
 mod round;
 /// Where settings stand.
 mod settings;
+/// Whether agents have the skill.
+mod skill;
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -275,5 +277,7 @@ fn findings(
             findings.extend(["stale", "channels"].map(|check| Finding::skip(check, NO_DIRECTORY)))
         }
     }
+    let cwd = std::env::current_dir().unwrap_or_default();
+    findings.push(skill::verdict(&skill::look(&cwd)));
     findings
 }

@@ -134,6 +134,7 @@ fn a_machine_that_is_well() {
         "relay.relay",
         "stale",
         "channels",
+        "skill",
     ] {
         assert!(said.checks.contains_key(check), "{check}: {said:#?}");
     }
