@@ -7,6 +7,8 @@ mod backend;
 mod credential;
 mod credit;
 mod driver;
+/// How a secret is handed to a command, and taken from one.
+pub mod handover;
 mod journal;
 mod memory;
 mod noise;
@@ -16,6 +18,7 @@ mod printer;
 mod rate;
 mod reader;
 mod report;
+mod secrets;
 mod sending;
 mod start;
 mod store;

@@ -29,6 +29,8 @@ mod progress;
 mod quantity;
 /// `agent-wormhole relay`.
 mod relay;
+/// `agent-wormhole run`.
+mod run;
 /// `agent-wormhole send`.
 mod send;
 /// Settings of a channel that were not typed.
@@ -39,6 +41,8 @@ mod setup;
 mod status;
 /// What other users and crash handlers see of this process.
 mod title;
+/// `agent-wormhole unlock`.
+mod unlock;
 /// `agent-wormhole wait`.
 mod wait;
 /// `agent-wormhole watch`.
@@ -70,12 +74,11 @@ pub fn run() -> ExitCode {
         title::forbid_dumps();
         return agent_wormhole_mount::bell::run();
     }
-    let exit = std::panic::catch_unwind(begin).unwrap_or(Exit::Internal);
-    ExitCode::from(exit.code())
+    ExitCode::from(std::panic::catch_unwind(begin).unwrap_or(Exit::Internal.code()))
 }
 
 /// What was typed, here or by whoever started this in the background.
-fn begin() -> Exit {
+fn begin() -> u8 {
     if !detach::is_background() {
         let typed: Vec<OsString> = std::env::args_os().collect();
         return command(typed.clone(), Ground::Fore(Typed::new(typed)));
@@ -86,9 +89,9 @@ fn begin() -> Exit {
     }
 }
 
-fn failed(failure: &Failure) -> Exit {
+fn failed(failure: &Failure) -> u8 {
     output::failure(&failure.why);
-    failure.exit
+    failure.exit.code()
 }
 
 /// Whether this is the child of a mounted channel: no command for people, so it is in no help.
@@ -96,12 +99,13 @@ fn is_bell() -> bool {
     std::env::args_os().skip(1).eq(["bell"])
 }
 
-fn command(typed: Vec<OsString>, ground: Ground) -> Exit {
+/// The exit code.
+fn command(typed: Vec<OsString>, ground: Ground) -> u8 {
     let Parsed { program: args, settings } = match config::parse::<Args>(typed, Some("relay")) {
         Ok(parsed) => parsed,
         Err(error) => {
             output::usage(&error);
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.code();
         }
     };
     title::hide(&Zeroizing::new(args.command.secrets()));
@@ -114,6 +118,9 @@ fn command(typed: Vec<OsString>, ground: Ground) -> Exit {
         Command::Flush(args) => flush::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Wait(args) => wait::run(&args),
+        // It ends as its command does.
+        Command::Run(args) => return run::run(args).unwrap_or_else(|failure| failed(&failure)),
+        Command::Unlock(args) => unlock::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Close(args) => close::run(&args),
         Command::Relay(args) => relay::run(*args, settings),
@@ -121,7 +128,7 @@ fn command(typed: Vec<OsString>, ground: Ground) -> Exit {
         Command::Doctor(args) => doctor::run(args),
         Command::Completions(args) => completions::run(&args),
     };
-    done.unwrap_or_else(|failure| failed(&failure))
+    done.map_or_else(|failure| failed(&failure), Exit::code)
 }
 
 /// An agent that reads the skill reads that of the program it has.

@@ -187,7 +187,7 @@ pub enum Refusal {
     /// A text that is not UTF-8 or too long for a text.
     #[n(10)]
     BadText,
-    /// A question, an answer or a secret under a name that was used before.
+    /// A question or an answer under a name that was used before.
     #[n(11)]
     NameUsed,
     /// An answer to what was not asked.

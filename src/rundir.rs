@@ -206,7 +206,7 @@ impl RuntimeDir {
             }
             let Some((file, record)) = read_entry(&name.path()) else { continue };
             let alive = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err();
-            found.extend(Channel::new(record, alive));
+            found.extend(Channel::new(record, socket_of(&name.path()), alive));
         }
         found.sort_by(|a, b| (&a.nameplate, &a.dir).cmp(&(&b.nameplate, &b.dir)));
         Ok(found)
@@ -232,7 +232,7 @@ impl RuntimeDir {
             let record = decode(&file);
             let left = record.as_ref().and_then(|record| record.remove().err());
             match &left {
-                None => drop(fs::remove_file(&path)),
+                None => unlist(&path),
                 Some(error) => tracing::warn!(%error, "a directory of a channel that died cannot be removed"),
             }
             found.extend(record.map(|record| Swept { dir: record.dir, owner: record.pid, left }));
@@ -321,16 +321,18 @@ pub struct Channel {
     pub started: String,
     /// `relay` or `direct`.
     pub transport: String,
+    /// Where secrets are handed over.
+    pub socket: PathBuf,
     /// Whether the owner lives.
     pub alive: bool,
 }
 
 impl Channel {
     /// `None` where a newer program wrote a role that this one does not know.
-    fn new(record: Record, alive: bool) -> Option<Self> {
+    fn new(record: Record, socket: PathBuf, alive: bool) -> Option<Self> {
         let Record { nameplate, role, dir, pid, cwd, started, transport, inode: _, mode_before: _ } = record;
         let role = [Role::Host, Role::Peer].into_iter().find(|known| known.as_str() == role)?;
-        Some(Self { nameplate, role, dir, pid, cwd, started, transport, alive })
+        Some(Self { nameplate, role, dir, pid, cwd, started, transport, socket, alive })
     }
 }
 
@@ -351,6 +353,12 @@ impl Registration {
         &self.record.dir
     }
 
+    /// Where the channel's process hands secrets over: nothing is there yet, and what is goes with this.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        socket_of(&self.entry)
+    }
+
     /// What a mount of that directory is called in the mount table: no other channel's is.
     #[must_use]
     pub fn source(&self) -> String {
@@ -361,11 +369,22 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         match self.record.remove() {
-            Ok(()) => drop(fs::remove_file(&self.entry)),
+            Ok(()) => unlist(&self.entry),
             // It stays listed, and the next command tries again.
             Err(error) => tracing::warn!(%error, "the channel's directory cannot be removed"),
         }
     }
+}
+
+/// The socket of the channel with this entry.
+fn socket_of(entry: &Path) -> PathBuf {
+    entry.with_extension("sock")
+}
+
+/// Removes an entry, its socket before it: without the entry nobody would look for that.
+fn unlist(entry: &Path) {
+    let _ = fs::remove_file(socket_of(entry));
+    let _ = fs::remove_file(entry);
 }
 
 /// Removes a directory that was made, or gives one that was taken its mode back, unless told to forget it.

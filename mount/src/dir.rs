@@ -23,7 +23,10 @@ pub use layout::at_rest;
 
 pub use crate::place::OpenError;
 
-use crate::{Backend, EntryId, Group, Incoming, Mailbox, Outcome, Outlet, Refusal, Sink};
+use crate::secret::{Secret, SecretName};
+use crate::{
+    Backend, EntryId, Group, Incoming, Mailbox, Outcome, Outlet, Refusal, SecretNotSent, Sink, ignore,
+};
 use inbox::Inbox;
 use journal::Journal;
 use layout::Layout;
@@ -137,6 +140,18 @@ impl Mailbox for DirMailbox {
         let (reply, answer) = mpsc::channel();
         self.order(Order::Undelivered(most, reply));
         answer.recv().unwrap_or_default()
+    }
+
+    fn send_secret(&self, name: SecretName, secret: Secret) -> Result<(), SecretNotSent> {
+        if secret.is_empty() {
+            return Err(SecretNotSent::Empty);
+        }
+        if ignore::path(name.as_str()).is_some() {
+            return Err(SecretNotSent::BadName);
+        }
+        let (reply, answer) = mpsc::channel();
+        self.order(Order::Secret(name, secret, reply));
+        answer.recv().unwrap_or(Err(SecretNotSent::Closing))
     }
 
     fn finish(&self) {

@@ -16,6 +16,9 @@ pub enum FileError {
     /// A directory was expected.
     #[error("it is no directory")]
     NotADirectory,
+    /// It cannot be moved here: what it holds was somewhere else already.
+    #[error("it cannot be moved here; copy it")]
+    CrossDevice,
     /// No directory was expected.
     #[error("it is a directory")]
     IsADirectory,
@@ -96,6 +99,7 @@ pub const fn errno(error: FileError) -> Errno {
         FileError::Taken => Errno::EXIST,
         FileError::NotADirectory => Errno::NOTDIR,
         FileError::IsADirectory => Errno::ISDIR,
+        FileError::CrossDevice => Errno::XDEV,
         FileError::NotEmpty => Errno::NOTEMPTY,
         FileError::Policy => Errno::ACCESS,
         FileError::NotSendable => Errno::PERM,

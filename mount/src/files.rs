@@ -10,6 +10,7 @@ mod change;
 mod leaving;
 mod names;
 mod ours;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use crate::error::FileError;
 use crate::handle::Handles;
 use crate::name;
 use crate::outbox::tickets::Tickets;
+use crate::secret::{SECRETS, SharedVault};
 use crate::tree::{Body, Children, File, Ino, Node, Ours, ROOT, Time, Tree, Zone};
 
 /// What each file, directory and link counts besides its bytes: the memory that it takes itself, rounded up.
@@ -135,6 +137,10 @@ struct Places {
     status: Ino,
     transcript: Ino,
     receipt: Ino,
+    /// `inbox/secrets`.
+    secrets_in: Ino,
+    /// `outbox/secrets`.
+    secrets_out: Ino,
 }
 
 /// See the module.
@@ -156,6 +162,10 @@ pub struct Files {
     texts: u32,
     numbers: crate::inbox::Numbers,
     guard: Option<Guard>,
+    /// The secrets that were received.
+    vault: SharedVault,
+    /// How often the vault had changed when `inbox/secrets` was last as it is.
+    vault_seen: u64,
 }
 
 impl Files {
@@ -173,11 +183,24 @@ impl Files {
         let inbox = dir(ROOT, "inbox", Zone::Inbox);
         dir(inbox, "messages", Zone::Inbox);
         let outbox = dir(ROOT, "outbox", Zone::Outbox);
+        let (secrets_in, secrets_out) =
+            (dir(inbox, SECRETS, Zone::Inbox), dir(outbox, SECRETS, Zone::Outbox));
         let incoming = dir(ROOT, ours::INCOMING, Zone::Hidden);
         let leaving = dir(ROOT, ours::LEAVING, Zone::Hidden);
         let flush = dir(ROOT, FLUSH_DIR, Zone::Flush);
-        let places =
-            Places { inbox, outbox, incoming, leaving, flush, log: 0, status: 0, transcript: 0, receipt: 0 };
+        let places = Places {
+            inbox,
+            outbox,
+            incoming,
+            leaving,
+            flush,
+            log: 0,
+            status: 0,
+            transcript: 0,
+            receipt: 0,
+            secrets_in,
+            secrets_out,
+        };
         let mut files = Self {
             tree,
             handles: Handles::default(),
@@ -193,6 +216,8 @@ impl Files {
             texts: 0,
             numbers: crate::inbox::Numbers::default(),
             guard: None,
+            vault: SharedVault::default(),
+            vault_seen: 0,
         };
         files.make_ours()?;
         Ok(files)
@@ -279,18 +304,19 @@ impl Files {
     #[must_use]
     pub fn outbox_path(&self, ino: Ino) -> Option<String> {
         let node = self.tree.node(ino)?;
-        if node.zone != Zone::Outbox || ino == self.places.outbox {
+        if node.zone != Zone::Outbox || [self.places.outbox, self.places.secrets_out].contains(&ino) {
             return None;
         }
         self.tree.path(self.places.outbox, ino)
     }
 
-    /// Whether a file is the owner's, in the outbox.
+    /// Whether a file is the owner's, in the outbox, and no secret.
     #[must_use]
     pub fn is_of_the_outbox(&self, ino: Ino) -> bool {
         let node = self.tree.node(ino);
         node.is_some_and(|node| {
-            node.zone == Zone::Outbox && node.file().is_some_and(|file| file.ours.is_none())
+            node.zone == Zone::Outbox
+                && node.file().is_some_and(|file| file.ours.is_none() && file.secret.is_none())
         })
     }
 
@@ -372,6 +398,7 @@ impl Files {
     fn empty_file(&self, quota: &Arc<Quota>, ours: Option<Ours>) -> File {
         File {
             content: Arc::new(Content::new(&self.store, quota)),
+            secret: None,
             ours,
             dirty: false,
             version: 0,
@@ -386,7 +413,7 @@ impl Files {
             file.dirty = false;
             file.version += 1;
             // Born by mkstemp and never written: it is only a name that somebody keeps for himself.
-            !(file.temporary && file.content.is_empty())
+            !(file.temporary && file.is_empty())
         };
         let Ok(file) = self.file_mut(ino) else { return self.line.void(ino) };
         let goes = mark(file);
@@ -471,6 +498,8 @@ fn entry(node: &Node) -> Entry {
         (Body::File(File { ours: Some(Ours::Receipt), .. }), _) => Duration::ZERO,
         // Seen by the bell, and hidden from everybody else.
         (_, Zone::Hidden) => Duration::ZERO,
+        // It may be used any moment.
+        (Body::File(File { ours: Some(Ours::Secret), .. }), _) => Duration::ZERO,
         (_, Zone::Inbox) if !node.is_dir() && attr_ttl(node) == LONG => LONG,
         _ => SOON,
     };

@@ -28,7 +28,7 @@ use crate::mounted::{Ask, Order, Shared};
 pub(crate) use refusal::device;
 pub(crate) use session::mount;
 use session::{SlowRead, answer_read};
-use translate::{code, dots, file_attr, give, ino, is_writing, kind, time};
+use translate::{code, dots, file_attr, give, ino, is_writing, kind, part, time};
 
 /// Largest WRITE in bytes.
 const MAX_WRITE: u32 = 1 << 20;
@@ -325,7 +325,7 @@ impl Filesystem for Adapter {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let found = self.shared.files().bytes(fh.0);
@@ -340,6 +340,9 @@ impl Filesystem for Adapter {
                 let _ = self.slow.send(SlowRead { content, offset, size, reply });
             }
             Ok(Bytes::None) => reply.data(&[]),
+            // Without an owner it is for the page cache (mmap, sendfile), where a secret must not stay.
+            Ok(Bytes::Secret(_)) if lock_owner.is_none() => reply.error(code(FileError::Policy)),
+            Ok(Bytes::Secret(secret)) => reply.data(part(secret.bytes(), offset, size)),
             Err(error) => reply.error(code(error)),
         }
     }

@@ -30,6 +30,7 @@ mod place;
 pub(crate) mod prepare;
 mod reference;
 mod removal;
+pub mod secret;
 pub(crate) mod source;
 pub(crate) mod stream;
 pub mod tree;
@@ -41,6 +42,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+
+use secret::{Secret, SecretName};
 
 /// Longest text (`message`, `*.msg`) in bytes; a longer file of that name is sent as a file.
 pub const MAX_TEXT: u64 = 1024 * 1024;
@@ -62,6 +65,8 @@ pub enum Kind {
     Dir,
     /// The root of a directory that appears at the other end whole, with one receipt.
     Group,
+    /// Bytes that rest in no file.
+    Secret,
 }
 
 /// What the outbox decided.
@@ -136,6 +141,8 @@ pub enum Content {
     Stream(Box<dyn Source>),
     /// The members of a [`Kind::Group`].
     Tree(Box<dyn Tree>),
+    /// The bytes of a [`Kind::Secret`].
+    Secret(Arc<Secret>),
 }
 
 /// A file that is read from front to back, once. Calls may block; they are made on a thread that may.
@@ -258,6 +265,25 @@ pub trait Group: Send {
     fn commit(self: Box<Self>) -> Result<Saved, Refusal>;
 }
 
+/// Why a secret does not go into the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SecretNotSent {
+    /// It has no byte.
+    #[error("the secret is empty; give it on standard input")]
+    Empty,
+    /// Such a name says that something is not complete.
+    #[error(
+        "a secret of this name is not sent, as temporary files are called like that; choose another name"
+    )]
+    BadName,
+    /// Too much is in the outbox.
+    #[error("the outbox is full; wait until something in it was delivered")]
+    Full,
+    /// The channel ends.
+    #[error("the channel is closing; open a new one")]
+    Closing,
+}
+
 /// Where an item was saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saved {
@@ -353,6 +379,11 @@ pub trait Mailbox: Send + Sync {
     fn settle(&self, entry: EntryId, outcome: Outcome);
     /// Names that are in the outbox, complete or not, and were not delivered: at most `most`, and how many in all.
     fn undelivered(&self, most: usize) -> (Vec<String>, usize);
+    /// Sends a secret, as writing it into `outbox/secrets/` does. One of its name that was not delivered is taken back.
+    ///
+    /// # Errors
+    /// [`SecretNotSent`]; it is wiped then.
+    fn send_secret(&self, name: SecretName, secret: Secret) -> Result<(), SecretNotSent>;
     /// Ends settling: what is complete is offered at once, then [`OutboxEvent::Idle`] is sent. Used to drain.
     fn finish(&self);
     /// Opens a place for what the peer sends.

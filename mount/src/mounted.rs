@@ -27,7 +27,11 @@ use crate::files::{Caller, Files, LOG_PATH, Limits, STATUS};
 use crate::fuse;
 use crate::place::{OpenError, Place};
 use crate::reference::Own;
-use crate::{Backend, EntryId, Group, Guard, Incoming, Mailbox, Outcome, Outlet, Refusal, Sink, mounts};
+use crate::secret::{Secret, SecretName, SharedVault};
+use crate::{
+    Backend, EntryId, Group, Guard, Incoming, Mailbox, Outcome, Outlet, Refusal, SecretNotSent, Sink, ignore,
+    mounts,
+};
 use inbox::Inbox;
 pub(crate) use receipts::Receipts;
 use worker::Worker;
@@ -64,12 +68,14 @@ pub struct Options {
     pub guard: Option<Guard>,
     /// How the bell is started.
     pub bell: bell::Options,
+    /// The secrets that were received.
+    pub vault: SharedVault,
 }
 
 impl Options {
     /// A mailbox at a path, with the limits of the machine.
     #[must_use]
-    pub const fn new(path: PathBuf, source: String, bell: bell::Options) -> Self {
+    pub fn new(path: PathBuf, source: String, bell: bell::Options) -> Self {
         Self {
             path,
             source,
@@ -79,6 +85,7 @@ impl Options {
             receipt_wait: RECEIPT_WAIT,
             guard: None,
             bell,
+            vault: SharedVault::default(),
         }
     }
 }
@@ -268,9 +275,10 @@ impl FuseMailbox {
             disk?;
         }
         let at_rest = store.at_rest().to_owned();
-        let files = Files::new(store, limits)
+        let mut files = Files::new(store, limits)
             .map_err(|error| MountError::io("the channel's own files")(io::Error::other(error)))?
             .guarded(options.guard);
+        files.use_vault(options.vault.clone());
         // First of all: whatever becomes of us, it takes the mount away.
         let bell = Bell::start(options.bell, path.clone(), options.source.clone())
             .map_err(MountError::io("the helper process cannot be started"))?;
@@ -405,6 +413,18 @@ impl Mailbox for FuseMailbox {
         let (reply, answer) = mpsc::channel();
         self.shared.order(Order::Undelivered(most, reply));
         answer.recv().unwrap_or_default()
+    }
+
+    fn send_secret(&self, name: SecretName, secret: Secret) -> Result<(), SecretNotSent> {
+        if ignore::path(name.as_str()).is_some() {
+            return Err(SecretNotSent::BadName);
+        }
+        let sent = self.shared.with(|files| files.send_secret(&name, secret, Instant::now()));
+        sent.map_err(|error| match error {
+            FileError::Invalid => SecretNotSent::Empty,
+            FileError::Closed => SecretNotSent::Closing,
+            _ => SecretNotSent::Full,
+        })
     }
 
     fn finish(&self) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::blob::{Charge, Content};
+use crate::secret::Secret;
 
 /// Number of an inode. Never used twice within a mailbox.
 pub type Ino = u64;
@@ -96,6 +97,8 @@ pub enum Ours {
     Receipt,
     /// A file in `.flush/`.
     Request,
+    /// A file in `inbox/secrets/`: its bytes are in the vault, under the number that is its version.
+    Secret,
 }
 
 /// A file with bytes.
@@ -103,6 +106,8 @@ pub enum Ours {
 pub struct File {
     /// Its bytes. A clone is a snapshot.
     pub content: Arc<Content>,
+    /// Its bytes instead of those, of a secret that is sent.
+    pub secret: Option<Arc<Secret>>,
     /// `None` for a file of the owner or the peer.
     pub ours: Option<Ours>,
     /// It was changed since it was last complete.
@@ -113,6 +118,20 @@ pub struct File {
     pub temporary: bool,
     /// Open handles that wrote it.
     pub writing: u32,
+}
+
+impl File {
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.secret.as_ref().map_or_else(|| self.content.len(), |secret| secret.len() as u64)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// What a directory holds, by name and in the order in which it came.
@@ -225,7 +244,7 @@ impl Node {
     pub fn size(&self) -> u64 {
         match &self.body {
             Body::Dir(_) => 0,
-            // `ctl` and `receipt` are empty whatever was written into them.
+            // `ctl` and `receipt` are empty whatever was written into them, and nobody is told how long a secret is.
             Body::File(file) => file.content.len(),
             Body::Link(target) => target.len() as u64,
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use agent_wormhole_mount::dir::{self, DirMailbox};
 use agent_wormhole_mount::mounted::{self, FuseMailbox, MountError};
+use agent_wormhole_mount::secret::{SharedVault, Vault};
 use agent_wormhole_mount::{Guard, Mailbox, OutboxEvent};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -21,6 +22,8 @@ pub(super) struct Chosen {
     pub(super) mailbox: Arc<dyn Mailbox>,
     /// `None` where it is the best that there is.
     pub(super) why: Option<String>,
+    /// The secrets that arrive.
+    pub(super) vault: SharedVault,
 }
 
 /// Opens the mailbox of a channel. `patience` is the longest that a `sync receipt` waits.
@@ -33,25 +36,28 @@ pub(super) fn open(
     patience: Duration,
     outlet: UnboundedSender<OutboxEvent>,
 ) -> Result<Chosen, ChannelError> {
+    let vault = SharedVault::new(Vault::new(options.readable_secrets).into());
     let why = match options.mount {
         MountChoice::Dir => "asked for with --mount dir".to_owned(),
-        MountChoice::Auto | MountChoice::Fuse => match mount(options, place, patience, outlet.clone()) {
-            Ok(mailbox) => return Ok(Chosen { mailbox: Arc::new(mailbox), why: None }),
-            Err(error) if options.mount == MountChoice::Fuse => return Err(ChannelError::Mount(error)),
-            Err(error) => {
-                tracing::info!(%error, "no mount: a real directory instead");
-                format!("no mount: {error}")
+        MountChoice::Auto | MountChoice::Fuse => {
+            match mount(options, (place, &vault), patience, outlet.clone()) {
+                Ok(mailbox) => return Ok(Chosen { mailbox: Arc::new(mailbox), why: None, vault }),
+                Err(error) if options.mount == MountChoice::Fuse => return Err(ChannelError::Mount(error)),
+                Err(error) => {
+                    tracing::info!(%error, "no mount: a real directory instead");
+                    format!("no mount: {error}")
+                }
             }
-        },
+        }
     };
     let how = dir::Options { path: place.dir().to_owned(), inbox_limit: options.inbox_limit };
     let outlet = Box::new(move |event| outlet.send(event).is_ok());
-    Ok(Chosen { mailbox: Arc::new(DirMailbox::open(&how, outlet)?), why: Some(why) })
+    Ok(Chosen { mailbox: Arc::new(DirMailbox::open(&how, outlet)?), why: Some(why), vault })
 }
 
 fn mount(
     options: &Options,
-    place: &Registration,
+    (place, vault): (&Registration, &SharedVault),
     patience: Duration,
     outlet: UnboundedSender<OutboxEvent>,
 ) -> Result<FuseMailbox, MountError> {
@@ -62,6 +68,7 @@ fn mount(
         memory: options.memory.unwrap_or(plain.memory),
         receipt_wait: patience,
         guard: options.block_secrets.then(|| Guard::new(|bytes| credential::resembled(bytes).is_some())),
+        vault: Arc::clone(vault),
         ..plain
     };
     FuseMailbox::open(how, Box::new(move |event| outlet.send(event).is_ok()))

@@ -11,6 +11,7 @@ mod screening;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent_wormhole_mount::secret::{SharedVault, lock_vault};
 use agent_wormhole_mount::{Content, Ctl, EntryId, LeftOut, Mailbox, OutboxEvent, Outcome};
 use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, error::TrySendError};
@@ -22,12 +23,14 @@ use super::credit::Credit;
 use super::noise::Noise;
 use super::reader::{Read, Reader};
 use super::report::{Motion, Report};
+use super::secrets;
 use super::sending::{Ended, Sending};
 use super::store::{Done, Job, Store};
 use crate::event::escape::shortened;
 use crate::event::state::{MAX_LISTED, Phase};
 use crate::event::{MAX_FOREIGN_NAME, RefusedEvent, StatusEvent, TransportKind};
 use crate::frame::CloseReason;
+use crate::item::{ItemKind, Lane};
 use crate::session::{Role, Session, SessionEvent};
 use crate::transport::{Control, Farewell, MAX_LEGACY_FRAME, OutFrame, Transport};
 
@@ -56,6 +59,8 @@ pub(super) enum Notice {
     Stop,
     /// SIGINT.
     Interrupt,
+    /// What became of a secret is to be told.
+    Secrets,
 }
 
 /// What the driver listens to.
@@ -77,6 +82,7 @@ pub(super) struct Driver {
     pub(super) report: Report,
     /// When the peer must have connected.
     pub(super) patience: Option<Instant>,
+    pub(super) vault: SharedVault,
     sending: Sending,
     /// The link that is up.
     link: Option<u64>,
@@ -115,12 +121,23 @@ pub(super) struct Parts {
     pub(super) report: Report,
     pub(super) patience: Option<Instant>,
     pub(super) block_secrets: bool,
+    pub(super) vault: SharedVault,
 }
 
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { session, transport, mailbox, store, reader, kind, report, patience, block_secrets } =
-            parts;
+        let Parts {
+            session,
+            transport,
+            mailbox,
+            store,
+            reader,
+            kind,
+            report,
+            patience,
+            block_secrets,
+            vault,
+        } = parts;
         Self {
             session,
             transport,
@@ -131,6 +148,7 @@ impl Driver {
             report,
             patience,
             block_secrets,
+            vault,
             sending: Sending::default(),
             link: None,
             frame: None,
@@ -221,7 +239,8 @@ impl Driver {
         let closing = self.closing.filter(|closing| !closing.said).map(|closing| closing.deadline);
         let patience = self.patience.filter(|_| !self.connected && self.closing.is_none());
         let kept = self.kept_until.filter(|_| self.closing.is_none());
-        let own = [closing, patience, self.status_at, self.let_go, kept, self.noise.due()];
+        let wiped = lock_vault(&self.vault).deadline();
+        let own = [closing, patience, self.status_at, self.let_go, kept, self.noise.due(), wiped];
         own.into_iter().chain([self.session.poll_timeout()]).flatten().min()
     }
 
@@ -255,6 +274,9 @@ impl Driver {
                 self.tell(StatusEvent::Burst { count: merged });
             }
             self.tell(status);
+        }
+        if lock_vault(&self.vault).expire(now) {
+            self.changed();
         }
         if passed(self.status_at) {
             self.status_at = None;
@@ -351,6 +373,12 @@ impl Driver {
             SessionEvent::Sent(id) => {
                 let ended = self.sending.left(id);
                 self.settled(ended);
+            }
+            SessionEvent::Head(incoming) if incoming.head.kind == ItemKind::Secret => {
+                self.report.begin(&incoming);
+                let (incoming, secret) = secrets::arrived(incoming);
+                self.store.give(Lane::Prompt, Job::Secret(incoming, secret));
+                self.changed();
             }
             SessionEvent::Head(mut incoming) => {
                 for name in &mut incoming.pending {

@@ -38,6 +38,8 @@ pub struct Options {
     pub memory: Option<u64>,
     /// What looks like a credential is not sent as plain content.
     pub block_secrets: bool,
+    /// Secrets that arrive can be read as files.
+    pub readable_secrets: bool,
     /// How long the other end may take to connect; `None` is the inactivity limit.
     pub timeout: Option<Duration>,
     /// Where channels of this machine are listed, and the local relay lives.

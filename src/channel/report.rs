@@ -4,9 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use agent_wormhole_mount::LeftOut;
+use agent_wormhole_mount::secret::SharedVault;
 use jiff::Timestamp;
 
 use super::backend::Chosen;
@@ -16,7 +18,7 @@ use super::rate::Rates;
 use crate::event::escape::shortened;
 use crate::event::state::{ChannelState, InFlight, LeftOutState, Limits, MAX_LISTED, PeerState, Phase};
 use crate::event::{MAX_FOREIGN_NAME, TransportKind};
-use crate::item::{ItemId, Lane, Refusal};
+use crate::item::{ItemId, ItemKind, Lane, Refusal};
 use crate::session::{Incoming, Role};
 
 struct Arriving {
@@ -37,9 +39,10 @@ pub(super) struct Report {
     progress: Option<Progress>,
     /// Of what is sent, and of what arrives.
     rates: [Rates; 2],
+    vault: SharedVault,
 }
 
-fn utc(time: SystemTime) -> String {
+pub(super) fn utc(time: SystemTime) -> String {
     Timestamp::try_from(time).map_or_else(|_| String::new(), |at| format!("{at:.3}"))
 }
 
@@ -52,7 +55,7 @@ impl Report {
         journal: std::sync::Arc<Journal>,
         progress: Option<Progress>,
     ) -> Self {
-        let Chosen { mailbox, why } = chosen;
+        let Chosen { mailbox, why, vault } = chosen;
         let state = ChannelState {
             state: if role == Role::Host { Phase::Waiting } else { Phase::Starting },
             nameplate: nameplate.to_owned(),
@@ -66,7 +69,14 @@ impl Report {
             started: utc(SystemTime::now()),
             ..ChannelState::default()
         };
-        Self { state, arriving: BTreeMap::new(), journal, progress, rates: Default::default() }
+        Self {
+            state,
+            arriving: BTreeMap::new(),
+            journal,
+            progress,
+            rates: Default::default(),
+            vault: Arc::clone(vault),
+        }
     }
 
     pub(super) const fn phase(&mut self, phase: Phase) {
@@ -120,7 +130,9 @@ impl Report {
         // Members are their group's affair. They have no receipt, so nothing would tell when to forget them.
         if head.group.is_none() {
             let name = shortened(&head.name, MAX_FOREIGN_NAME).into_owned();
-            let arriving = Arriving { name, size: head.size, done: 0, lane: head.lane() };
+            // Nobody is told how long a secret is.
+            let size = head.size.filter(|_| head.kind != ItemKind::Secret);
+            let arriving = Arriving { name, size, done: 0, lane: head.lane() };
             self.arriving.insert(incoming.id, arriving);
         }
     }
@@ -174,6 +186,7 @@ impl Report {
         self.state.inbox.rate = came.measure(&mut coming, now);
         self.state.inbox.in_flight = coming;
         self.state.inbox.in_flight_more = self.arriving.len().saturating_sub(MAX_LISTED) as u64;
+        self.state.secrets = super::secrets::state(&self.vault);
         if let Some(progress) = &mut self.progress {
             progress(&self.state);
         }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::HOPS;
 use super::reader::{Ask, Read, Reader};
+use super::secrets;
 use crate::event::state::InFlight;
 use crate::event::{LengthClass, MAX_BODY, Sent, SentQuestion, Side};
 use crate::frame::ChunkBuf;
@@ -82,6 +83,7 @@ const fn kind(kind: Kind) -> ItemKind {
         Kind::File => ItemKind::File,
         Kind::Dir => ItemKind::Dir,
         Kind::Group => ItemKind::Group,
+        Kind::Secret => ItemKind::Secret,
     }
 }
 
@@ -96,6 +98,7 @@ fn split(content: Content) -> (Option<Bytes>, Option<Content>) {
     match content {
         Content::Whole(bytes) if bytes.len() <= MAX_INLINE => (Some(bytes), None),
         Content::None => (None, None),
+        Content::Secret(secret) => (Some(secrets::held(secret)), None),
         other => (None, Some(other)),
     }
 }
@@ -156,7 +159,7 @@ impl Sending {
                 reader.ask(Ask::OpenTree(id, tree));
                 self.reading.push(id);
             }
-            Some(Content::None) | None => {
+            Some(Content::None | Content::Secret(_)) | None => {
                 session.push(id, ChunkBuf::zeroed(0), true);
                 hop("sent", id);
             }
@@ -363,7 +366,7 @@ impl Sending {
         let entry = item.entry?;
         self.entries.remove(&entry);
         let done = matches!(outcome, Outcome::Delivered | Outcome::Sent);
-        let name = item.name.clone();
+        let (name, item_kind) = (item.name.clone(), item.kind);
         let bytes = item.size.unwrap_or(item.pushed);
         let sent = done.then_some(match item.kind {
             ItemKind::Text => Sent::Text { id: id.0, size: bytes, body: item.body },
@@ -376,6 +379,8 @@ impl Sending {
             ItemKind::Ask => Sent::Ask(question(id, bytes, item)),
             ItemKind::Answer => Sent::Answer(question(id, bytes, item)),
         });
+        // The sums of `status.json` do not tell how long it is.
+        let bytes = if item_kind == ItemKind::Secret { 0 } else { bytes };
         Some(Ended { entry, name, id, outcome, sent, bytes, told: None })
     }
 
@@ -385,8 +390,9 @@ impl Sending {
         let listed = roots().take(most).map(|(id, item)| InFlight {
             id: id.0,
             name: item.name.clone(),
-            size: item.size,
-            done: session.confirmed(*id),
+            // Nobody is told how long a secret is.
+            size: item.size.filter(|_| item.kind != ItemKind::Secret),
+            done: if item.kind == ItemKind::Secret { 0 } else { session.confirmed(*id) },
             waits: Some(session.why_waiting(*id).to_owned()),
             ..InFlight::default()
         });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use agent_wormhole_mount::OutboxEvent;
+use agent_wormhole_mount::secret::lock_vault;
 use rand_core::OsRng;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -13,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::backend::{self, Chosen};
 use super::driver::{Driver, Inputs, Notice, Parts};
+use super::handover::server::Handing;
 use super::journal::Journal;
 use super::options::{End, HostLink, Lines, Options, PeerLink, Progress, Unread};
 use super::reader::Reader;
@@ -97,7 +99,11 @@ async fn channel(mut options: Options) -> Result<Ending, ChannelError> {
     let chosen = backend::open(&options, &place, patience, outlet)?;
     tracing::debug!(target: super::HOPS, hop = "mounted");
     let (block_secrets, showing) = (options.block_secrets, (options.lines, options.progress, address));
+    let handing = Handing { vault: &chosen.vault, mailbox: &chosen.mailbox, notice: &notice };
+    let counter = handing.start(&place.socket());
     let ending = within(linked, showing, (deadline, block_secrets), &chosen, outbox, (notice, notices)).await;
+    drop(counter);
+    lock_vault(&chosen.vault).close();
     if let Err(error) = chosen.mailbox.close() {
         tracing::warn!(%error, "the mailbox could not be removed whole; the next command tries again");
     }
@@ -115,7 +121,7 @@ async fn within(
     (notice, notices): (UnboundedSender<Notice>, UnboundedReceiver<Notice>),
 ) -> Result<Ending, ChannelError> {
     let Linked { role, code, session, transport, kind, legacy, via } = linked;
-    let Chosen { mailbox, why } = chosen;
+    let Chosen { mailbox, why, vault } = chosen;
     let journal = Journal::new(Arc::clone(mailbox), lines, move || notify(&notice, Notice::Unread))
         .map_err(ChannelError::Runtime)?;
     let journal = Arc::new(journal);
@@ -132,14 +138,15 @@ async fn within(
     }
     let (done_in, done) = unbounded_channel();
     let (read_in, read) = unbounded_channel();
-    let store = Store::start(mailbox, &journal, &done_in).map_err(ChannelError::Runtime)?;
+    let store = Store::start((mailbox, vault), &journal, &done_in).map_err(ChannelError::Runtime)?;
     let reader = Reader::start(read_in).map_err(ChannelError::Runtime)?;
     let (number, met) = (code.nameplate.as_str(), (kind, address));
     let report = Report::new(number, role, met, chosen, Arc::clone(&journal), progress);
     // From here on the session alone holds what is secret.
     drop(code);
-    let mailbox = Arc::clone(mailbox);
-    let parts = Parts { session, transport, mailbox, store, reader, kind, report, patience, block_secrets };
+    let (mailbox, vault) = (Arc::clone(mailbox), Arc::clone(vault));
+    let parts =
+        Parts { session, transport, mailbox, store, reader, kind, report, patience, block_secrets, vault };
     let mut driver = Driver::new(parts);
     let mut inputs = Inputs { outbox, done, read, notices };
     let ending = driver.run(&mut inputs).await;
@@ -339,6 +346,7 @@ mod tests {
             outbox_limit: None,
             block_secrets: false,
             memory: None,
+            readable_secrets: false,
             timeout: None,
             runtime: RuntimeDir::at(&place.path().join("run")).unwrap(),
             cwd: place.path().to_owned(),

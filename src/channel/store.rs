@@ -12,16 +12,18 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use agent_wormhole_mount as mount;
+use agent_wormhole_mount::secret::{Secret, SharedVault};
 use bytes::Bytes;
 use mount::{Group, Mailbox, Saved, Sink};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::journal::Journal;
+use super::secrets;
 use crate::event::escape::shortened;
 use crate::event::{
-    DirEvent, Event, FileEvent, LengthClass, MAX_BODY, MAX_FOREIGN_NAME, QuestionEvent, RefusedEvent,
-    SecretEvent, Sent, Side, StatusEvent, TextEvent,
+    DirEvent, Event, FileEvent, MAX_BODY, MAX_FOREIGN_NAME, QuestionEvent, RefusedEvent, Sent, Side,
+    StatusEvent, TextEvent,
 };
 use crate::item::{ItemHead, ItemId, ItemKind, Lane, MAX_TEXT, Refusal};
 use crate::session::Incoming;
@@ -41,6 +43,8 @@ const JOB: usize = 256;
 pub(super) enum Job {
     /// An item begins.
     Begin(Incoming),
+    /// A secret arrived, of which only the head without its content is as it came.
+    Secret(Incoming, Result<Secret, Refusal>),
     /// Content of an item.
     Chunk {
         /// The item.
@@ -69,6 +73,9 @@ impl Job {
             Self::Begin(Incoming { head, pending, .. }) => {
                 let inline = head.inline.as_ref().map_or(0, Bytes::len);
                 head.name.len() + inline + pending.iter().map(String::len).sum::<usize>()
+            }
+            Self::Secret(Incoming { head, .. }, secret) => {
+                head.name.len() + secret.as_ref().map_or(0, Secret::len)
             }
             Self::Chunk { bytes, .. } => bytes.len(),
             Self::Drop(..) | Self::Event(_) | Self::Sent(_) | Self::Status | Self::Barrier(_) => 0,
@@ -123,7 +130,7 @@ impl Store {
     /// # Errors
     /// Where no thread can be had.
     pub(super) fn start(
-        mailbox: &Arc<dyn Mailbox>,
+        (mailbox, vault): (&Arc<dyn Mailbox>, &SharedVault),
         journal: &Arc<Journal>,
         done: &UnboundedSender<Done>,
     ) -> std::io::Result<Self> {
@@ -135,6 +142,7 @@ impl Store {
             let (jobs, queue) = channel();
             let mut worker = Worker {
                 mailbox: Arc::clone(mailbox),
+                vault: Arc::clone(vault),
                 journal: Arc::clone(journal),
                 done: done.clone(),
                 deaf: Arc::clone(&deaf),
@@ -240,6 +248,7 @@ struct Grouping {
 
 struct Worker {
     mailbox: Arc<dyn Mailbox>,
+    vault: SharedVault,
     journal: Arc<Journal>,
     done: UnboundedSender<Done>,
     deaf: Arc<AtomicBool>,
@@ -281,6 +290,7 @@ impl Worker {
     fn work(&mut self, job: Job) {
         match job {
             Job::Begin(incoming) => self.begin(incoming),
+            Job::Secret(incoming, secret) => self.secret(incoming, secret),
             Job::Chunk { id, bytes, last } => self.chunk(id, &bytes, last),
             Job::Drop(id, reason) => self.drop_item(id, reason),
             Job::Event(event) => self.journal.event(&event),
@@ -339,6 +349,23 @@ impl Worker {
         self.items.insert(id, writing);
         if whole {
             self.chunk(id, &inline.unwrap_or_default(), true);
+        }
+    }
+
+    /// A secret goes into the vault; nothing of it is left elsewhere.
+    fn secret(&mut self, incoming: Incoming, secret: Result<Secret, Refusal>) {
+        let Incoming { id, head, .. } = incoming;
+        if self.deaf.load(Ordering::Acquire) {
+            return;
+        }
+        let kept = secret.and_then(|secret| secrets::keep(&self.vault, id, &head.name, secret));
+        match kept {
+            Ok(event) => {
+                self.journal.event(&Event::Secret(event));
+                // How long it is is nobody's business.
+                self.answer(Done::Stored { id, result: Ok(0) });
+            }
+            Err(reason) => self.refuse_named(id, head.name, reason, None),
         }
     }
 
@@ -496,15 +523,11 @@ fn saved_event(
     let sent_as = sent_as(&head.name, &name);
     match head.kind {
         ItemKind::Text => Event::Text(TextEvent { id, size, saved_to, body, pending, pending_more }),
-        ItemKind::File => Event::File(FileEvent { id, sent_as, name, size, saved_to }),
+        // A secret is never saved.
+        ItemKind::File | ItemKind::Secret => Event::File(FileEvent { id, sent_as, name, size, saved_to }),
         ItemKind::Dir | ItemKind::Group => {
             Event::Dir(DirEvent { id, sent_as, name, files: None, size: None, saved_to })
         }
-        ItemKind::Secret => Event::Secret(SecretEvent {
-            id,
-            name,
-            length: LengthClass::of(usize::try_from(size).unwrap_or(usize::MAX)),
-        }),
         ItemKind::Ask => Event::Ask(QuestionEvent { id, name, size, saved_to, body }),
         ItemKind::Answer => Event::Answer(QuestionEvent { id, name, size, saved_to, body }),
     }

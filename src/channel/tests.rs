@@ -99,6 +99,9 @@ impl Mailbox for Shared {
     fn undelivered(&self, _: usize) -> (Vec<String>, usize) {
         (Vec::new(), 0)
     }
+    fn send_secret(&self, _: SecretName, _: Secret) -> Result<(), SecretNotSent> {
+        Ok(())
+    }
     fn finish(&self) {}
     fn receive(&self, _: &Incoming<'_>) -> Result<Box<dyn Sink>, Refusal> {
         Ok(Box::new(Taker(Arc::clone(&self.0))))
@@ -167,17 +170,18 @@ impl Rig {
         let (outlet, outbox) = unbounded_channel();
         let (transport, ends) = Transport::pair();
         let kind = TransportKind::Direct;
-        let chosen = Chosen { mailbox: Arc::clone(&mailbox), why: None };
+        let chosen = Chosen { mailbox: Arc::clone(&mailbox), why: None, vault: SharedVault::default() };
         let parts = Parts {
             session: Session::new(Role::Host, &code.secret, &mut OsRng),
             transport,
-            store: Store::start(&mailbox, &journal, &done_in).unwrap(),
+            store: Store::start((&mailbox, &SharedVault::default()), &journal, &done_in).unwrap(),
             reader: Reader::start(read_in).unwrap(),
             kind,
             report: Report::new("1", Role::Host, (kind, String::new()), &chosen, Arc::clone(&journal), None),
             mailbox,
             patience: None,
             block_secrets: false,
+            vault: Arc::clone(&chosen.vault),
         };
         let driver = Driver::new(parts);
         let inputs = Inputs { outbox, done, read, notices };

@@ -11,10 +11,14 @@ mod detach;
 mod doctor;
 /// What whoever uses a relay types.
 mod relay;
+/// `agent-wormhole run`.
+mod run;
 /// `agent-wormhole send`.
 mod send;
 /// `agent-wormhole setup`.
 mod setup;
+/// `agent-wormhole unlock`.
+mod unlock;
 /// `agent-wormhole wait`.
 mod wait;
 /// `agent-wormhole watch`.
@@ -30,8 +34,10 @@ pub use self::completions::CompletionsArgs;
 pub use self::detach::DetachArgs;
 pub use self::doctor::DoctorArgs;
 pub use self::relay::RelayArgs;
+pub use self::run::RunArgs;
 pub use self::send::SendArgs;
 pub use self::setup::{SetupArgs, SetupTarget};
+pub use self::unlock::UnlockArgs;
 pub use self::wait::WaitArgs;
 pub use self::watch::WatchArgs;
 use super::quantity;
@@ -85,6 +91,12 @@ pub enum Command {
     /// Wait for a text, a file or the peer, print its event, and return
     #[command(after_help = wait::AFTER)]
     Wait(WaitArgs),
+    /// Give a secret that arrived to one command, and hide it in what that prints
+    #[command(after_help = run::AFTER)]
+    Run(RunArgs),
+    /// Let a secret that arrived be read as a file (for a person at a terminal)
+    #[command(after_help = unlock::AFTER)]
+    Unlock(UnlockArgs),
     /// Show the channels of this machine
     #[command(after_help = "Example:\n  agent-wormhole status --json")]
     Status(StatusArgs),
@@ -118,6 +130,8 @@ impl Command {
             Self::Flush(args) => vec![&args.channel],
             Self::Watch(args) => vec![&args.channel],
             Self::Wait(args) => vec![&args.channel],
+            Self::Run(args) => args.channel.iter().collect(),
+            Self::Unlock(args) => vec![&args.channel],
             Self::Status(args) => args.channel.iter().collect(),
             Self::Close(args) => vec![&args.channel],
         };
@@ -161,6 +175,10 @@ pub struct ChannelArgs {
     /// Do not send texts and small files that look like a credential (a mount refuses them: EACCES)
     #[arg(long)]
     pub block_secrets: bool,
+    /// Who reads secrets that arrive: the one command of `agent-wormhole run`, or, in a mount, whoever opens
+    /// inbox/secrets/NAME
+    #[arg(long, value_enum, default_value = "run")]
+    pub secrets: SecretsArg,
     /// Print events only, no hints for people
     #[arg(long)]
     pub json: bool,
@@ -262,6 +280,15 @@ pub enum MountArg {
     Dir,
 }
 
+/// `--secrets`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SecretsArg {
+    /// A command, unless a person unlocks them
+    Run,
+    /// Whoever opens the file
+    Readable,
+}
+
 /// `--role`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RoleArg {
@@ -347,6 +374,11 @@ mod tests {
             "agent-wormhole send 1 hi --timeout 5s",
             "agent-wormhole send 1 hi --role guest",
             "agent-wormhole send 1 hi --name x",
+            "agent-wormhole send 1 hi --secret X",
+            "agent-wormhole send 1 --file x --secret X",
+            "agent-wormhole run 1 --secret X",
+            "agent-wormhole run 1 -- env",
+            "agent-wormhole unlock 1",
             "agent-wormhole flush",
             "agent-wormhole close",
             "agent-wormhole watch",

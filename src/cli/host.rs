@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, UdpSocket};
 
-use super::args::{ChannelArgs, HostArgs, MountArg};
+use super::args::{ChannelArgs, HostArgs, MountArg, SecretsArg};
 use super::detach::{self, Ground};
 use super::exit::{Exit, Failure};
 use super::{output, settings};
@@ -60,6 +60,7 @@ pub(super) fn options(
         outbox_limit: args.outbox_limit,
         block_secrets: args.block_secrets,
         memory: args.memory,
+        readable_secrets: args.secrets == SecretsArg::Readable,
         timeout: args.timeout,
         runtime: super::runtime()?,
         cwd: super::cwd()?,

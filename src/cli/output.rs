@@ -38,6 +38,30 @@ pub fn data(lines: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// A stream of another command's output that is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// Passes on what another command printed, at once.
+///
+/// # Errors
+/// [`io::ErrorKind::BrokenPipe`] where nobody reads any more.
+pub(super) fn pass(stream: Stream, bytes: &[u8]) -> io::Result<()> {
+    match stream {
+        Stream::Out => {
+            let mut out = io::stdout().lock();
+            out.write_all(bytes)?;
+            out.flush()
+        }
+        Stream::Err => io::stderr().lock().write_all(bytes),
+    }
+}
+
 /// Standard output takes no data.
 pub(super) fn failed(error: io::Error) -> Failure {
     Failure::new(

@@ -3,6 +3,7 @@
 //! Owns the reading of what is to be sent and the names that it gets. The mailbox does the rest.
 
 mod piped;
+mod secret;
 
 use std::ffi::OsStr;
 use std::io::{self, Read as _};
@@ -17,7 +18,7 @@ use super::flush;
 use crate::crypto::pake::Role;
 
 pub(super) fn run(args: SendArgs) -> Result<Exit, Failure> {
-    let SendArgs { channel, text, files, name, wait, timeout, role } = args;
+    let SendArgs { channel, text, files, secret, name, wait, timeout, role } = args;
     if name.is_some() && files.len() > 1 && files.iter().all(|path| path.as_os_str() != "-") {
         let why = "--name names one file; send the others with a call of their own".to_owned();
         return Err(Failure::new(Exit::Usage, why));
@@ -26,6 +27,10 @@ pub(super) fn run(args: SendArgs) -> Result<Exit, Failure> {
         return piped::run(&piped::Piped { channel, alone: files.len() == 1, name, wait, timeout, role });
     }
     let channel = super::channel(&channel, role.map(Role::from))?;
+    if let Some(name) = secret {
+        secret::send(&channel, &name)?;
+        return if wait { flush::wait(&channel, timeout) } else { Ok(Exit::Done) };
+    }
     // Everything is looked at before the first of several is sent.
     let links = files.into_iter().map(|path| link(path, name.as_deref())).collect::<Result<Vec<_>, _>>()?;
     for (n, (path, name)) in links.iter().enumerate() {

@@ -116,7 +116,7 @@ pub(super) struct Row {
 impl Row {
     /// `told` is `None` where the channel did not answer.
     fn new(channel: Channel, told: Option<Option<ChannelState>>) -> Self {
-        let Channel { nameplate, role, dir, pid, cwd, started, transport, alive: _ } = channel;
+        let Channel { nameplate, role, dir, pid, cwd, started, transport, socket: _, alive: _ } = channel;
         let role = role.as_str();
         let state = match &told {
             None => Standing::Hangs,
@@ -238,6 +238,7 @@ mod tests {
             let dir = place.path().join(name);
             std::fs::create_dir(&dir).unwrap();
             Channel {
+                socket: PathBuf::new(),
                 nameplate: name.into(),
                 role: Role::Host,
                 dir,

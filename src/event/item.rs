@@ -126,6 +126,8 @@ pub struct SecretEvent {
     pub name: String,
     /// About how long it is.
     pub length: LengthClass,
+    /// The number of the unused one of this name that it took the place of.
+    pub replaces: Option<u64>,
 }
 
 impl SecretEvent {
@@ -134,6 +136,7 @@ impl SecretEvent {
         line.number("id", self.id);
         line.text("name", &self.name);
         line.text("length", self.length.as_str());
+        line.maybe_number("replaces", self.replaces);
         line.end(stamp)
     }
 }

@@ -89,6 +89,8 @@ pub struct ChannelState {
     pub outbox: Flow,
     /// What the peer sends.
     pub inbox: Flow,
+    /// The secrets that the peer sent.
+    pub secrets: SecretsState,
     /// What is not sent, and why.
     pub left_out: Vec<LeftOutState>,
     /// How many more of them there are.
@@ -201,6 +203,45 @@ pub struct InFlight {
     /// Why it stands still, where it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
+}
+
+/// The secrets that arrived: nothing of them but their names and about how long they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SecretsState {
+    /// Those that wait for a command.
+    pub waiting: Vec<SecretState>,
+    /// The last that are not there any more.
+    pub gone: Vec<GoneSecretState>,
+    /// Why they may reach a swap device, where they can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unlocked_memory: Option<String>,
+}
+
+/// A secret that waits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SecretState {
+    /// Its number among what the peer sent.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// About how long it is.
+    pub length: String,
+    /// When it is wiped (UTC).
+    pub expires: String,
+    /// Whether `inbox/secrets/` has it to be read.
+    pub readable: bool,
+}
+
+/// A secret that is not there any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GoneSecretState {
+    /// Its name.
+    pub name: String,
+    /// `used`, `expired`, `removed` or `replaced`.
+    pub why: String,
 }
 
 /// Something that is not sent, or should not have been.

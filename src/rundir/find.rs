@@ -130,6 +130,7 @@ mod tests {
 
     fn channel(nameplate: &str, role: Role, dir: &str, cwd: &str) -> Channel {
         Channel {
+            socket: PathBuf::new(),
             nameplate: nameplate.into(),
             role,
             dir: dir.into(),

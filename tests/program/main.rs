@@ -29,6 +29,7 @@ mod python;
 mod python_relay;
 mod second;
 mod secrecy;
+mod secrets;
 mod setup;
 mod sizes;
 mod streams;

@@ -66,6 +66,8 @@ impl Inbox {
         self.check(head)?;
         let name = match head.kind {
             Kind::Text => None,
+            // They go into the vault, and never through here.
+            Kind::Secret => return Err(Refusal::BadName),
             Kind::File | Kind::Dir | Kind::Group => Some(safe(head.name, Root::Inbox)?),
         };
         Ok(match (head.kind, name) {

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::OpenError;
 use crate::beneath;
 use crate::place::Place;
+use crate::secret::{EXPLANATION, SECRETS};
 
 /// What an agent reads that lands in the directory without context.
 const README: &str = include_str!("../channel-readme.md");
@@ -73,7 +74,14 @@ impl Layout {
         {
             write_new(channel, name, content)?;
         }
-        Ok([outbox?, incoming?, leaving?, inbox])
+        let outbox = outbox?;
+        // `> outbox/secrets/KEY` fails before a byte of it is on a disk.
+        for dir in [&outbox, &inbox] {
+            write_new(dir, SECRETS, EXPLANATION)?;
+            let file = beneath::open_file(dir, SECRETS)?;
+            rustix::fs::fchmod(file, Mode::RUSR)?;
+        }
+        Ok([outbox, incoming?, leaving?, inbox])
     }
 
     /// Takes everything away, and the directory itself where we made it. Who is still writing into it may delay this

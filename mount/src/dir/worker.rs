@@ -1,6 +1,7 @@
 //! The mailbox's own thread: takes signs and orders from one queue, looks at the outbox's paths, and does what the
 //! state machine asks for. Nothing else reads or changes the state machine.
 
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -21,8 +22,9 @@ use super::watch::{self, Watch};
 use crate::beneath;
 use crate::outbox::{self, Action, Answer, MAX_ENTRIES, Node, Outbox, Prepared, Rules, Stat, Ticket};
 use crate::prepare::{Preparer, Taken};
+use crate::secret::{Secret, SecretName};
 use crate::stream::Word;
-use crate::{Content, Ctl, EntryId, LeftOut, OutboxEvent, Outcome, Outlet, ignore, name};
+use crate::{Content, Ctl, EntryId, LeftOut, OutboxEvent, Outcome, Outlet, SecretNotSent, ignore, name};
 
 /// How long the new name of a moved file may take to arrive after the old one. The kernel tells both in one system
 /// call; only a reader that comes in between sees them apart.
@@ -41,6 +43,8 @@ pub(super) enum Order {
     Prepared(Ticket, Taken),
     /// An offer ended.
     Outcome(EntryId, Outcome),
+    /// Send a secret; whether it goes.
+    Secret(SecretName, Secret, Sender<Result<(), SecretNotSent>>),
     /// End settling.
     Finish,
     /// Who is still in the outbox.
@@ -65,6 +69,8 @@ pub(super) struct Worker {
     moved_out: Option<(PathBuf, usize, Instant)>,
     /// Whether it was told that directories cannot be watched.
     unwatched: bool,
+    /// The secrets that are sent, by the path that they would have.
+    secrets: secrets::Secrets,
 }
 
 impl Worker {
@@ -96,6 +102,7 @@ impl Worker {
             outlet: Some(outlet),
             moved_out: None,
             unwatched: false,
+            secrets: secrets::Secrets::default(),
         })
     }
 
@@ -159,6 +166,10 @@ impl Worker {
                 self.act();
                 self.snapshots.streams().tell(entry, &word);
             }
+            Order::Secret(name, secret, reply) => {
+                // Who asked may have given up.
+                let _ = reply.send(self.send_secret(&name, secret));
+            }
             Order::Finish => {
                 // What was complete before must be known, whether its signs are here yet or not.
                 self.scan_all();
@@ -186,7 +197,8 @@ impl Worker {
         while let Some(action) = self.outbox.next(Instant::now()) {
             match action {
                 Action::Prepare(ticket) => {
-                    if let Some(taken) = self.preparer.prepare(&ticket) {
+                    let secret = self.prepare_secret(&ticket);
+                    if let Some(taken) = secret.or_else(|| self.preparer.prepare(&ticket)) {
                         self.prepared(&ticket, taken);
                     }
                 }
@@ -197,7 +209,7 @@ impl Worker {
                 Action::LeftOut(left_out) => self.emit(OutboxEvent::LeftOut(left_out)),
                 Action::Leave(leaving) => {
                     let path = Arc::clone(&leaving.path);
-                    if self.leaver.take(leaving) {
+                    if self.forget_secret(&path) || self.leaver.take(leaving) {
                         self.outbox.left(&path, Instant::now());
                     } else {
                         self.outbox.stays(&path, Instant::now());
@@ -216,7 +228,7 @@ impl Worker {
             // It was changed or removed meanwhile.
             return self.snapshots.streams().tell(ticket.entry, &Word::Cancelled);
         }
-        let is_stream = self.snapshots.streams().has(ticket.entry);
+        let is_once = self.snapshots.streams().has(ticket.entry) || self.secrets.has(&ticket.path);
         let result = match taken {
             Ok((offer, identity)) => {
                 let bytes = match &offer.content {
@@ -230,7 +242,7 @@ impl Worker {
             Err(why) => why,
         };
         self.outbox.prepared(ticket, result, Instant::now());
-        if is_stream {
+        if is_once {
             self.outbox.only_once(ticket.entry);
         }
     }
@@ -274,6 +286,9 @@ impl Worker {
 
     fn gone(&mut self, path: &Path) {
         if let Some(path) = self.in_outbox(path) {
+            if secrets::is_there(&path) {
+                return self.look_at_secrets();
+            }
             let key = key(&path);
             let known = self.outbox.known(&key);
             let is_known = |(kind, identity)| known.is_some() && known == stat(kind, identity);
@@ -294,7 +309,7 @@ impl Worker {
 
     fn renamed(&mut self, from: &Path, to: &Path) {
         match (self.in_outbox(from), self.in_outbox(to)) {
-            (Some(from), Some(to)) => {
+            (Some(from), Some(to)) if !secrets::is_there(&from) && !secrets::is_there(&to) => {
                 self.outbox.renamed(&key(&from), &key(&to), Instant::now());
                 self.look(&to, outbox::Sign::Complete);
             }
@@ -322,6 +337,10 @@ impl Worker {
     /// Looks at one path; returns it where it is a directory to be scanned.
     fn look_at(&mut self, path: &Path, sign: outbox::Sign) -> Option<PathBuf> {
         let now = Instant::now();
+        if secrets::is_there(path) {
+            self.look_at_secrets();
+            return None;
+        }
         let name = match name::own(path) {
             Ok(name) => name,
             Err(error) => {
@@ -407,6 +426,7 @@ impl Worker {
         self.scan(PathBuf::new());
         for path in self.outbox.paths() {
             let gone = !path.contains('\0')
+                && !self.secrets.has(&path)
                 && matches!(beneath::look(&self.layout.outbox, &path), Err(Errno::NOENT | Errno::NOTDIR));
             if gone {
                 self.outbox.gone(&path, Instant::now());

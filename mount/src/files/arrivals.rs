@@ -48,6 +48,7 @@ impl Files {
     ) -> Result<Staged, FileError> {
         let file = File {
             content: Arc::new(content),
+            secret: None,
             ours: None,
             dirty: false,
             version: 1,
@@ -169,7 +170,9 @@ impl Files {
         for (_, name) in candidates(part, 2) {
             match self.tree.child(dir, name.as_ref()) {
                 None => return Ok((None, name)),
-                Some(found) if self.node(found)?.is_dir() => return Ok((Some(found), name)),
+                Some(found) if self.node(found)?.is_dir() && !self.is_secrets(found) => {
+                    return Ok((Some(found), name));
+                }
                 Some(_) => {}
             }
         }

@@ -7,6 +7,7 @@ use super::{Attr, Caller, Change, FileError, Files, attr};
 use crate::blob::Content;
 use crate::handle::{Fh, Handle};
 use crate::outbox::is_text_name;
+use crate::secret::Secret;
 use crate::tree::{Body, Ino, Ours, Time, Zone};
 use crate::{MAX_TEXT, MAX_WHOLE};
 
@@ -24,6 +25,8 @@ pub struct Opened {
 pub enum Bytes {
     /// To be read from this content, without holding anything.
     Content(Arc<Content>),
+    /// In the vault: a secret that may be read.
+    Secret(Arc<Secret>),
     /// There are none.
     None,
 }
@@ -75,13 +78,15 @@ impl Files {
         }
         if write || truncate {
             self.may_write(ino, zone, ours, caller)?;
+        } else {
+            self.may_read(ino)?;
         }
         let changes = (write || truncate) && zone == Zone::Outbox;
         if changes && self.line.holds(ino) {
             self.complete(ino, now);
         }
         if changes && truncate {
-            self.change(ino, |content| content.set_len(0))?;
+            self.set_len(ino, 0)?;
         }
         // A reader of what is replaced as a whole sees one whole.
         let fixed = match (zone, ours) {
@@ -104,6 +109,7 @@ impl Files {
     /// # Errors
     /// [`FileError::NotADirectory`].
     pub fn open_dir(&mut self, ino: Ino) -> Result<Fh, FileError> {
+        self.look_into_vault();
         let node = self.node_mut(ino)?;
         if !node.is_dir() {
             return Err(FileError::NotADirectory);
@@ -129,8 +135,12 @@ impl Files {
             return Ok(Bytes::Content(Arc::clone(fixed)));
         }
         let file = self.node(handle.ino)?.file().ok_or(FileError::IsADirectory)?;
+        if file.secret.is_some() {
+            return Err(FileError::Policy);
+        }
         Ok(match file.ours {
             Some(Ours::Ctl | Ours::Receipt) => Bytes::None,
+            Some(Ours::Secret) => Bytes::Secret(self.readable_secret(file.version)?),
             _ => Bytes::Content(Arc::clone(&file.content)),
         })
     }
@@ -160,8 +170,13 @@ impl Files {
         if zone != Zone::Outbox {
             return Err(FileError::Policy);
         }
-        let offset = if append && !mapped { self.node(ino)?.size() } else { offset };
-        self.change(ino, |content| content.write_at(offset, data))?;
+        let end = self.node(ino)?.file().map_or(0, crate::tree::File::len);
+        let offset = if append && !mapped { end } else { offset };
+        if self.is_secret(ino) {
+            self.change_secret(ino, |secret| secret.write_at(offset, data))?;
+        } else {
+            self.change(ino, |content| content.write_at(offset, data))?;
+        }
         if !wrote && !mapped {
             if let Some(handle) = self.handles.find_mut(fh) {
                 handle.wrote = true;
@@ -283,7 +298,7 @@ impl Files {
         if self.line.holds(ino) && fh.is_none() {
             self.complete(ino, now);
         }
-        self.change(ino, |content| content.set_len(size))?;
+        self.set_len(ino, size)?;
         match fh {
             Some(fh) => {
                 let Some(handle) = self.handles.find_mut(fh).filter(|handle| !handle.wrote) else {
@@ -318,6 +333,9 @@ impl Files {
         if node.zone != Zone::Outbox {
             return Err(FileError::Policy);
         }
+        if self.is_secret(ino) {
+            return Err(FileError::Unsupported);
+        }
         let end = offset.checked_add(len).ok_or(FileError::TooLarge)?;
         let size = node.size();
         self.change(ino, |content| {
@@ -341,7 +359,7 @@ impl Files {
     /// [`FileError::NoOffset`] behind the end.
     pub fn seek(&self, fh: Fh, offset: u64, hole: bool) -> Result<u64, FileError> {
         match self.bytes(fh)? {
-            Bytes::None => Err(FileError::NoOffset),
+            Bytes::None | Bytes::Secret(_) => Err(FileError::NoOffset),
             Bytes::Content(content) => {
                 let found = if hole { content.next_hole(offset) } else { content.next_data(offset) };
                 found.ok_or(FileError::NoOffset)
@@ -357,12 +375,26 @@ impl Files {
     ) -> Result<(), FileError> {
         let file = self.file_mut(ino)?;
         let result = how(Arc::make_mut(&mut file.content));
-        file.dirty = true;
+        self.changed(ino)?;
+        result.map_err(FileError::from)
+    }
+
+    /// The bytes of a file in the outbox are others.
+    pub(super) fn changed(&mut self, ino: Ino) -> Result<(), FileError> {
+        self.file_mut(ino)?.dirty = true;
         let at = Time::now();
         let node = self.node_mut(ino)?;
         (node.mtime, node.ctime) = (at, at);
         self.line.void(ino);
-        result.map_err(FileError::from)
+        Ok(())
+    }
+
+    fn set_len(&mut self, ino: Ino, len: u64) -> Result<(), FileError> {
+        if self.is_secret(ino) {
+            self.change_secret(ino, |secret| secret.set_len(len))
+        } else {
+            self.change(ino, |content| content.set_len(len))
+        }
     }
 
     fn may_write(&self, ino: Ino, zone: Zone, ours: Option<Ours>, caller: Caller) -> Result<(), FileError> {

@@ -7,6 +7,7 @@ use super::Files;
 use crate::Ctl;
 use crate::blob::Content;
 use crate::outbox::{Identity, Node as Shape, Sign, Stat};
+use crate::secret::Secret;
 use crate::tree::{Body, File, Ino, Time};
 
 /// A file's bytes at the moment it was complete.
@@ -16,6 +17,8 @@ pub struct Snapshot {
     pub ino: Ino,
     /// Its bytes.
     pub content: Arc<Content>,
+    /// Its bytes instead of those, of a secret.
+    pub secret: Option<Arc<Secret>>,
     /// Permission bits then.
     pub mode: u16,
     /// Last modification then.
@@ -81,9 +84,9 @@ impl Files {
             Body::Dir(_) => (Shape::Dir, identity(0, 0), None, None),
             Body::Link(target) => (Shape::Link, identity(0, 0), None, Some(target.clone())),
             Body::File(file) => {
-                let snapshot =
-                    Snapshot { ino, content: Arc::clone(&file.content), mode: node.mode, mtime: node.mtime };
-                (Shape::File, identity(file.content.len(), file.version), Some(snapshot), None)
+                let (content, secret) = (Arc::clone(&file.content), file.secret.clone());
+                let snapshot = Snapshot { ino, content, secret, mode: node.mode, mtime: node.mtime };
+                (Shape::File, identity(file.len(), file.version), Some(snapshot), None)
             }
         };
         let sign = match node.file() {
@@ -98,7 +101,7 @@ impl Files {
     /// The pieces of a subtree that are complete.
     pub(super) fn pieces(&self, ino: Ino) -> Vec<Piece> {
         // What mkstemp made and nobody wrote is a name that is kept, wherever its directory is moved to.
-        let says = |file: &File| !(file.dirty || file.temporary && file.content.is_empty());
+        let says = |file: &File| !(file.dirty || file.temporary && file.is_empty());
         let is_complete = |ino: &Ino| self.tree.node(*ino).is_some_and(|node| node.file().is_none_or(says));
         let all = self.tree.subtree(ino);
         all.into_iter().filter(is_complete).filter_map(|ino| self.piece(ino)).collect()

@@ -34,6 +34,7 @@ impl Files {
         if name.len() > name::MAX_PART {
             return Err(FileError::NameTooLong);
         }
+        self.look_into_vault();
         let found = self.tree.child(dir, name).ok_or(FileError::Missing)?;
         if self.node(found)?.zone == Zone::Hidden && caller != Caller::Bell {
             return Err(FileError::Missing);
@@ -57,6 +58,10 @@ impl Files {
         let children = self.node(dir)?.children().ok_or(FileError::NotADirectory)?;
         let seen = children.after(after).filter_map(|(cookie, name, ino)| {
             let node = self.tree.node(ino).filter(|node| node.zone != Zone::Hidden)?;
+            // `outbox/` is empty when everything is delivered.
+            if self.is_secrets(ino) && node.children().is_some_and(Children::is_empty) {
+                return None;
+            }
             Some(DirEntry { cookie, name: name.to_owned(), entry: entry(node) })
         });
         Ok(seen.take(MOST_LISTED).collect())
@@ -73,6 +78,7 @@ impl Files {
     /// # Errors
     /// [`FileError`].
     pub fn mkdir(&mut self, dir: Ino, name: &OsStr, mode: u16, caller: Caller) -> Result<Entry, FileError> {
+        self.takes_no_secret(dir)?;
         let zone = self.may_make(dir, name, caller)?;
         let ino = self.make(zone, Body::Dir(Children::default()), mode)?;
         self.tree.attach(dir, name, ino);
@@ -85,6 +91,7 @@ impl Files {
     /// # Errors
     /// [`FileError`].
     pub fn symlink(&mut self, dir: Ino, name: &OsStr, target: &OsStr) -> Result<Entry, FileError> {
+        self.takes_no_secret(dir)?;
         let zone = self.may_make(dir, name, Caller::User)?;
         if target.len() > MAX_TARGET {
             return Err(FileError::NameTooLong);
@@ -137,9 +144,10 @@ impl Files {
         let node = self.node(ino)?;
         let (mode, mtime, zone) = (node.mode, node.mtime, node.zone);
         let file = node.file().ok_or(FileError::NotSendable)?;
-        if file.ours.is_some() || !matches!(zone, Zone::Inbox | Zone::Outbox) {
+        if file.ours.is_some() || file.secret.is_some() || !matches!(zone, Zone::Inbox | Zone::Outbox) {
             return Err(FileError::Policy);
         }
+        self.takes_no_secret(dir)?;
         let mut content = Content::clone(&file.content);
         content.charge_on(&self.outbox_quota);
         let content = Arc::new(content);
@@ -169,6 +177,9 @@ impl Files {
     pub fn rmdir(&mut self, dir: Ino, name: &OsStr, caller: Caller, now: Instant) -> Result<(), FileError> {
         let ino = self.tree.child(dir, name).ok_or(FileError::Missing)?;
         let children = self.node(ino)?.children().ok_or(FileError::NotADirectory)?;
+        if self.is_place(ino) {
+            return Err(FileError::Policy);
+        }
         if !children.is_empty() {
             return Err(FileError::NotEmpty);
         }
@@ -276,6 +287,7 @@ impl Files {
     ) -> Result<(), FileError> {
         self.may_remove(ino, caller)?;
         let path = self.outbox_path(ino);
+        self.wipe(ino);
         let request = (dir == self.places.flush).then(|| name.to_string_lossy().into_owned());
         self.tree.detach(dir, name);
         self.line.void(ino);
@@ -294,6 +306,7 @@ impl Files {
         };
         node.charge = None;
         if let Body::File(file) = &mut node.body {
+            file.secret = None;
             let empty = Arc::new(file.content.emptied());
             let content = std::mem::replace(&mut file.content, empty);
             self.tree.throw_away(content);
@@ -327,7 +340,7 @@ impl Files {
     fn may_remove(&self, ino: Ino, caller: Caller) -> Result<(), FileError> {
         let node = self.node(ino)?;
         // The log is made anew with its next line.
-        let may_go = |ours| matches!(ours, Ours::Request | Ours::Log);
+        let may_go = |ours| matches!(ours, Ours::Request | Ours::Log | Ours::Secret);
         let is_fixed = node.file().is_some_and(|file| file.ours.is_some_and(|ours| !may_go(ours)));
         match (node.zone, caller) {
             _ if is_fixed || self.is_place(ino) => Err(FileError::Policy),
@@ -343,7 +356,10 @@ impl Files {
         let zone = self.node(to.0)?.zone;
         match (node.zone, zone, caller) {
             _ if is_ours || self.is_place(ino) => Err(FileError::Policy),
-            (Zone::Outbox | Zone::Inbox, Zone::Outbox, Caller::User) => self.check_place(to.0, to.1),
+            (Zone::Outbox | Zone::Inbox, Zone::Outbox, Caller::User) => {
+                self.may_move_secret(ino, to)?;
+                self.check_place(to.0, to.1)
+            }
             (Zone::Hidden, Zone::Inbox, Caller::Bell) => Ok(()),
             (Zone::Outbox, Zone::Hidden, Caller::Bell) => self.may_leave_now(ino),
             _ => Err(FileError::Policy),
@@ -365,6 +381,7 @@ impl Files {
     fn is_place(&self, ino: Ino) -> bool {
         let Self { places, .. } = self;
         [ROOT, places.inbox, places.outbox, places.incoming, places.leaving, places.flush].contains(&ino)
+            || self.is_secrets(ino)
     }
 
     fn new_file(&mut self, dir: Ino, name: &OsStr, mode: u16) -> Result<Ino, FileError> {
@@ -372,7 +389,8 @@ impl Files {
             return self.new_request(name);
         }
         let zone = self.may_make(dir, name, Caller::User)?;
-        let file = self.empty_file(&self.outbox_quota, None);
+        let mut file = self.empty_file(&self.outbox_quota, None);
+        file.secret = self.new_secret(dir, name)?;
         let ino = self.make(zone, Body::File(file), mode)?;
         self.tree.attach(dir, name, ino);
         Ok(ino)

@@ -3,6 +3,7 @@
 mod leaving;
 mod model;
 mod policy;
+mod secrets;
 
 use std::sync::Arc;
 use std::time::Duration;

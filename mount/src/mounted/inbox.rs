@@ -51,6 +51,8 @@ impl Inbox {
                 head.executable,
                 mtime,
             )),
+            // They go into the vault, and never through here.
+            Kind::Secret => return Err(Refusal::BadName),
             Kind::Dir | Kind::Group => {
                 let name = safe(head.name, Root::Inbox)?;
                 Box::new(DirSink { inbox: Arc::clone(self), name, group: None, mtime })
@@ -320,6 +322,7 @@ impl Group for Tree {
         let (mtime, root) = (mtime.map(Time::from), Arc::clone(&self.root));
         Ok(match head.kind {
             Kind::Dir => Box::new(DirSink { inbox: Arc::clone(&self.inbox), name, group: Some(root), mtime }),
+            Kind::Secret => return Err(Refusal::BadName),
             Kind::Text | Kind::File | Kind::Group => {
                 let target = Target::Group(name, root, Arc::clone(&self.size));
                 Box::new(FileSink::new(&self.inbox, target, head.executable, mtime))

@@ -21,7 +21,9 @@ use crate::outbox::{
 use crate::prepare::{Preparer, Taken};
 use crate::reference::{self, Own};
 use crate::stream::{Streams, Word};
-use crate::{Content, EntryId, Kind, MAX_TEXT, MAX_WHOLE, Offer, OutboxEvent, Outcome, Outlet, ignore, name};
+use crate::{
+    Content, EntryId, Kind, MAX_TEXT, MAX_WHOLE, Offer, OutboxEvent, Outcome, Outlet, ignore, name, secret,
+};
 
 /// Before the number of a receipt in the token of its flush: no request has it in its name.
 const RECEIPT: &str = "#";
@@ -258,6 +260,9 @@ impl Worker {
         if stat.node == Node::Link && parent.is_some() && ignore::path(&path).is_none() {
             return self.outbox.leave_out(&path, reference::INSIDE.into(), now);
         }
+        if let Some(reason) = secret::not_sent(&path).filter(|_| ignore::path(&path).is_none()) {
+            return self.outbox.leave_out(&path, reason.into(), now);
+        }
         if self.outbox.known(&path) != Some(stat) {
             self.set_apart(&path, now);
         }
@@ -337,6 +342,9 @@ impl Worker {
     fn file(&self, ticket: &Ticket, snapshot: &Snapshot) -> Taken {
         let now = self.shared.files().times(snapshot.ino);
         let (mode, mtime) = now.unwrap_or((snapshot.mode, snapshot.mtime));
+        if let Some(secret) = &snapshot.secret {
+            return secret::offer(ticket, secret);
+        }
         let size = snapshot.content.len();
         let about = (Some(size), mode & 0o100 != 0, mtime.system());
         let whole = || {

@@ -8,7 +8,7 @@ use super::barrier::{Answer, End, Member};
 use super::entry::{Entry, Node, Stat, State};
 use super::top::top_of;
 use super::{Action, Leaving, Offered, Outbox, Prepared, Ticket};
-use crate::{EntryId, LeftOut};
+use crate::{EntryId, LeftOut, secret};
 
 /// Most times the pause doubles of what is found changing or open again and again.
 const MAX_DOUBLINGS: u32 = 4;
@@ -288,7 +288,10 @@ impl Outbox {
         let entry = self.entries.get(name)?;
         let at = match entry.node {
             Node::Link => entry.touched,
-            Node::File if entry.text => entry.touched + self.rules.text_stays,
+            // What the peer has is nowhere else any more.
+            Node::File if entry.text || secret::below(name).is_some() => {
+                entry.touched + self.rules.text_stays
+            }
             Node::File => entry.touched + self.rules.file_stays,
             Node::Dir if self.below(name).next().is_some() => top.touched + self.rules.dir_stays,
             Node::Dir => top.touched + self.rules.empty_dir_stays,

@@ -307,6 +307,7 @@ pub fn drain(content: Content) -> Body {
     match content {
         Content::None => Body::Bytes(Vec::new()),
         Content::Whole(bytes) => Body::Bytes(bytes.to_vec()),
+        Content::Secret(secret) => Body::Bytes(secret.bytes().to_vec()),
         Content::Stream(source) => match read(source) {
             Ok(bytes) => Body::Bytes(bytes),
             Err(SourceError::Changed) => Body::Changed,

@@ -14,6 +14,7 @@ mod links;
 mod model;
 mod operations;
 mod receiving;
+mod secrets;
 mod semantics;
 mod sending;
 mod streams;

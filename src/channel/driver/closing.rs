@@ -30,6 +30,7 @@ pub(super) struct Closing {
 impl Driver {
     pub(super) fn on_notice(&mut self, notice: Notice) {
         let (ending, again) = match notice {
+            Notice::Secrets => return self.changed(),
             Notice::Unread | Notice::Stop => (Ending::Done, false),
             Notice::Interrupt => (Ending::Interrupted, self.closing.is_some()),
         };

@@ -20,7 +20,8 @@ impl Driver {
     pub(super) fn screen(&mut self, offer: Offer) -> Option<Offer> {
         let looked_at = match offer.kind {
             Kind::Text | Kind::File => resembled(&offer.content),
-            Kind::Dir | Kind::Group => None,
+            // Secrets pass by another door.
+            Kind::Dir | Kind::Group | Kind::Secret => None,
         };
         let Some(what) = looked_at else { return Some(offer) };
         if !self.block_secrets {

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
+use agent_wormhole_mount::secret::SharedVault;
 use agent_wormhole_mount::{Ctl, OutboxEvent};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc::error::TrySendError;
@@ -44,7 +45,7 @@ fn members_leave_nothing_behind_and_names_are_cut() {
         "1",
         Role::Host,
         (TransportKind::Direct, String::new()),
-        &Chosen { mailbox, why: None },
+        &Chosen { mailbox, why: None, vault: SharedVault::default() },
         journal,
         None,
     );
@@ -63,7 +64,7 @@ fn members_leave_nothing_behind_and_names_are_cut() {
 async fn items_that_are_taken_back_do_not_pile_up_before_a_slow_disk() {
     let (journal, memory, mailbox) = journal();
     let (done_in, mut done) = tokio::sync::mpsc::unbounded_channel();
-    let store = Store::start(&mailbox, &journal, &done_in).unwrap();
+    let store = Store::start((&mailbox, &SharedVault::default()), &journal, &done_in).unwrap();
     let (go, gate) = channel();
     *memory.gate.lock().unwrap() = Some(gate);
     let whole = ItemHead { inline: Some(Bytes::new()), ..head(ItemKind::Text, None, "message") };
@@ -91,7 +92,7 @@ async fn status_json_is_written_while_standard_output_is_not_read() {
     let mailbox: Arc<dyn agent_wormhole_mount::Mailbox> = Arc::new(Shared(Arc::clone(&memory)));
     let journal = Arc::new(Journal::new(Arc::clone(&mailbox), lines, || {}).unwrap());
     let (done_in, _done) = tokio::sync::mpsc::unbounded_channel();
-    let store = Store::start(&mailbox, &journal, &done_in).unwrap();
+    let store = Store::start((&mailbox, &SharedVault::default()), &journal, &done_in).unwrap();
     for _ in 0..2000 {
         store.tell(crate::event::StatusEvent::PeerBack(None));
     }

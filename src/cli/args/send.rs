@@ -17,6 +17,7 @@ Examples:
   agent-wormhole send 9471 \"the build is green\"
   agent-wormhole send 9471 --file model.bin src/ --wait
   agent-wormhole send 9471 - < secret.txt    # keeps the text out of `ps`
+  agent-wormhole send 9471 --secret API_KEY --wait < key.txt
   tar c src | agent-wormhole send 9471 --file - --name src.tar --wait";
 
 /// `agent-wormhole send`.
@@ -26,11 +27,15 @@ pub struct SendArgs {
     #[arg(value_name = "CHANNEL")]
     pub channel: String,
     /// The text, at most 1 MiB; `-` reads it from standard input
-    #[arg(value_name = "TEXT", required_unless_present = "files", conflicts_with = "files")]
+    #[arg(value_name = "TEXT", required_unless_present_any = ["files", "secret"], conflicts_with = "files")]
     pub text: Option<String>,
     /// Files and directories to send by reference, without a copy; `-` is standard input, of any length
     #[arg(long = "file", value_name = "PATH", num_args = 1..)]
     pub files: Vec<PathBuf>,
+    /// Send standard input, at most 16 KiB, as a secret of this name: it is in no file, log or transcript at either end, and
+    /// one command there gets it (`agent-wormhole run`)
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["text", "files"])]
+    pub secret: Option<String>,
     /// The name that the other end sees [default: the last part of PATH]
     #[arg(long, requires = "files", conflicts_with = "text")]
     pub name: Option<String>,

@@ -7,7 +7,7 @@ use crate::cli::output::{Look, Tone};
 use crate::cli::progress;
 use crate::cli::quantity;
 use crate::event::escape::visible;
-use crate::event::state::Flow;
+use crate::event::state::{Flow, SecretsState};
 
 /// Where values begin.
 const INDENT: usize = 11;
@@ -60,6 +60,7 @@ pub(super) fn sheet(row: &Row, look: Look) -> String {
     }
     flow(&mut sheet, "sent", "delivered", &status.outbox);
     flow(&mut sheet, "received", "saved", &status.inbox);
+    secrets(&mut sheet, &status.secrets);
     for left in &status.left_out {
         sheet.line("left out", &format!("{}: {}", visible(&left.name), visible(&left.reason)));
     }
@@ -72,6 +73,20 @@ pub(super) fn sheet(row: &Row, look: Look) -> String {
     }
     more(&mut sheet, "credential", status.credentials_more);
     sheet.lines.join("\n")
+}
+
+fn secrets(sheet: &mut Sheet, secrets: &SecretsState) {
+    for one in &secrets.waiting {
+        let readable = if one.readable { ", can be read as a file" } else { "" };
+        let (name, length, until) = (visible(&one.name), visible(&one.length), visible(&one.expires));
+        sheet.line("secret", &format!("{name}: {length} bytes, waits until {until}{readable}"));
+    }
+    for one in &secrets.gone {
+        sheet.line("secret", &format!("{}: {}, wiped", visible(&one.name), visible(&one.why)));
+    }
+    if let Some(why) = &secrets.unlocked_memory {
+        sheet.toned("secrets", &visible(why), Tone::Wary);
+    }
 }
 
 fn flow(sheet: &mut Sheet, title: &str, done: &str, flow: &Flow) {

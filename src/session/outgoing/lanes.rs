@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::records::Load;
 use super::{Outgoing, SHARED, Stage};
 use crate::frame::{CHUNK_HEADER, ChunkBuf, Message, RECORD_HEADER, RECORD_OVERHEAD, chunk_header};
-use crate::item::{ItemHead, ItemId, MAX_OPEN_BULK, MAX_UNRECEIPTED};
+use crate::item::{ItemHead, ItemId, ItemKind, MAX_OPEN_BULK, MAX_UNRECEIPTED};
 use crate::session::SessionEvent;
 use crate::session::window::{chunk_cost, head_cost};
 
@@ -155,6 +155,10 @@ impl Outgoing {
             self.member_heads.extend(item.members.iter().flatten());
         }
         let whole = head.is_whole();
+        if head.kind == ItemKind::Secret {
+            // The record is sealed where it is; what it outgrew would stay in memory as it was. The tag has its room, too.
+            plain.reserve(RECORD_OVERHEAD + self.chunk.max(head_length(&head)));
+        }
         Message::Head { item: id, head }.encode(plain);
         if !whole {
             events.push_back(SessionEvent::Opened(id));

@@ -49,6 +49,7 @@ impl Group for Tree {
         inbox.check(head)?;
         let name = safe(head.name, Root::Group)?;
         match head.kind {
+            Kind::Secret => Err(Refusal::BadName),
             Kind::Dir | Kind::Group => {
                 Ok(Box::new(DirSink::new(inbox, Arc::clone(&self.root), name, head.mtime)))
             }

@@ -1,0 +1,211 @@
+//! The channel's side of the socket: secrets to send come in, those that were received go out, once.
+//!
+//! Owns the socket and the threads behind it. A client that is slow, silent or wrong holds up nobody but itself.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use agent_wormhole_mount::Mailbox;
+use agent_wormhole_mount::secret::{Secret, SecretName, SharedVault, lock_vault};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{BACK, MAX_NAMES, Timed, Verb, address, read_value, write_value};
+use crate::channel::driver::Notice;
+
+/// Most clients at once; each holds a thread, and at most as much locked memory as it was given.
+const MAX_CLIENTS: usize = 16;
+/// How long a command may take from getting its secrets to its start. Whoever says nothing until then has used them.
+const START: Duration = Duration::from_secs(30);
+/// The socket is for this user alone.
+const MODE: u32 = 0o600;
+
+/// What the socket hands out and takes in.
+pub(in crate::channel) struct Handing<'a> {
+    pub(in crate::channel) vault: &'a SharedVault,
+    pub(in crate::channel) mailbox: &'a Arc<dyn Mailbox>,
+    /// The driver, which writes `status.json`.
+    pub(in crate::channel) notice: &'a UnboundedSender<Notice>,
+}
+
+struct Desk {
+    vault: SharedVault,
+    mailbox: Arc<dyn Mailbox>,
+    notice: UnboundedSender<Notice>,
+    clients: AtomicUsize,
+    closed: AtomicBool,
+}
+
+/// The socket. Dropped, it is gone.
+pub(in crate::channel) struct Counter {
+    desk: Arc<Desk>,
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.desk.closed.store(true, Ordering::Release);
+        // It wakes the thread that accepts.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Handing<'_> {
+    /// Binds the socket and serves it. Without one everything else works.
+    pub(in crate::channel) fn start(self, path: &Path) -> Option<Counter> {
+        let started = self.bind(path);
+        if let Err(error) = &started {
+            tracing::warn!(%error, "no socket for secrets can be had: `send --secret`, `run` and `unlock` will not work");
+        }
+        started.ok()
+    }
+
+    fn bind(self, path: &Path) -> io::Result<Counter> {
+        let (bound, _dir) = address(path)?;
+        let listener = UnixListener::bind(&bound)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+        let desk = Arc::new(Desk {
+            vault: Arc::clone(self.vault),
+            mailbox: Arc::clone(self.mailbox),
+            notice: self.notice.clone(),
+            clients: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        });
+        let (serving, accepting) = (Arc::clone(&desk), listener.try_clone()?);
+        thread::Builder::new().name("secrets".into()).spawn(move || accept(&serving, &accepting))?;
+        Ok(Counter { desk, listener, path: path.to_owned() })
+    }
+}
+
+fn accept(desk: &Arc<Desk>, listener: &UnixListener) {
+    for client in listener.incoming() {
+        if desk.closed.load(Ordering::Acquire) {
+            return;
+        }
+        let Ok(client) = client else { continue };
+        if desk.clients.fetch_add(1, Ordering::AcqRel) >= MAX_CLIENTS {
+            // It sees an end, and may come again.
+            desk.clients.fetch_sub(1, Ordering::AcqRel);
+            continue;
+        }
+        let serving = Arc::clone(desk);
+        let served = thread::Builder::new().name("secret".into()).spawn(move || {
+            if let Err(error) = serving.serve(&client) {
+                tracing::debug!(%error, "a client of the socket for secrets broke off");
+            }
+            serving.clients.fetch_sub(1, Ordering::AcqRel);
+        });
+        if served.is_err() {
+            desk.clients.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Desk {
+    fn serve(&self, client: &UnixStream) -> io::Result<()> {
+        // The directory keeps others out already; this holds where somebody opened it.
+        if !is_own(client)? {
+            return refuse(client, "this channel belongs to another user");
+        }
+        let mut reader = Timed::new(client);
+        let (verb, names, value) = read(&mut reader)?;
+        let Some(names) = names else {
+            return refuse(
+                client,
+                "the name of a secret is a letter or _, then at most 63 letters, digits, _, . or -",
+            );
+        };
+        let done = match (verb, &names[..]) {
+            (Verb::Take, _) => return self.hand_over(client, &names),
+            (Verb::Has, _) => {
+                let mut vault = lock_vault(&self.vault);
+                let lent = vault.take(&names).map_err(|error| error.to_string());
+                lent.map(|lent| lent.iter().for_each(|lent| vault.back(lent.serial)))
+            }
+            (Verb::Put, [name]) => {
+                self.mailbox.send_secret(name.clone(), value).map_err(|error| error.to_string())
+            }
+            (Verb::Unlock, [name]) => lock_vault(&self.vault).unlock(name).map_err(|error| error.to_string()),
+            (Verb::Put | Verb::Unlock, _) => Err("one secret at a time".to_owned()),
+        };
+        self.changed();
+        match done {
+            Ok(()) => Timed::new(client).write_all(&[0]),
+            Err(why) => refuse(client, &why),
+        }
+    }
+
+    /// Secrets go to a command, which says whether it could use them.
+    fn hand_over(&self, client: &UnixStream, names: &[SecretName]) -> io::Result<()> {
+        let taken = lock_vault(&self.vault).take(names);
+        let lent = match taken {
+            Ok(lent) => lent,
+            Err(error) => return refuse(client, &error.to_string()),
+        };
+        let given = (|| {
+            let mut writer = Timed::new(client);
+            writer.write_all(&[0])?;
+            lent.iter().try_for_each(|lent| write_value(&mut writer, lent.secret.bytes()))
+        })();
+        let mut word = [0];
+        let heard = given.and_then(|()| Timed::within(client, START).read_exact(&mut word));
+        let mut vault = lock_vault(&self.vault);
+        for lent in lent {
+            // Whoever breaks off may have used them.
+            if heard.is_ok() && word == [BACK] { vault.back(lent.serial) } else { vault.used(lent.serial) }
+        }
+        drop(vault);
+        self.changed();
+        heard
+    }
+
+    fn changed(&self) {
+        // The channel has ended: nobody needs to know.
+        let _ = self.notice.send(Notice::Secrets);
+    }
+}
+
+/// Whether a client runs as the user of this process.
+fn is_own(client: &UnixStream) -> io::Result<bool> {
+    Ok(rustix::net::sockopt::socket_peercred(client)?.uid == rustix::process::geteuid())
+}
+
+fn refuse(client: &UnixStream, why: &str) -> io::Result<()> {
+    let mut writer = Timed::new(client);
+    let length = u16::try_from(why.len()).map_err(io::Error::other)?;
+    writer.write_all(&[1])?;
+    writer.write_all(&length.to_be_bytes())?;
+    writer.write_all(why.as_bytes())
+}
+
+/// A request; its names are `None` where one of them is none.
+fn read(reader: &mut Timed<'_>) -> io::Result<(Verb, Option<Vec<SecretName>>, Secret)> {
+    let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+    let mut head = [0; 2];
+    reader.read_exact(&mut head)?;
+    let verb = Verb::ALL.into_iter().find(|verb| verb.byte() == head[0]).ok_or_else(invalid)?;
+    let count = usize::from(head[1]);
+    if count == 0 || count > MAX_NAMES {
+        return Err(invalid());
+    }
+    let mut names = Some(Vec::new());
+    for _ in 0..count {
+        let mut length = [0];
+        reader.read_exact(&mut length)?;
+        let mut name = vec![0; length[0].into()];
+        reader.read_exact(&mut name)?;
+        let name = std::str::from_utf8(&name).ok().and_then(|name| SecretName::parse(name).ok());
+        names = names.zip(name).map(|(mut names, name)| {
+            names.push(name);
+            names
+        });
+    }
+    Ok((verb, names, read_value(reader)?))
+}

@@ -1,0 +1,312 @@
+//! Hides secrets in a stream of output: in themselves, and as programs usually encode them.
+//!
+//! Owns which forms are looked for, and how they are found across the borders of what was read. Performs no I/O. What is
+//! printed in pieces, compressed, encrypted or encoded in another way is not found.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use zeroize::Zeroizing;
+
+/// Shorter secrets, lines and encodings are found by chance in what is none: of a shorter secret the exact form alone is
+/// looked for.
+const SHORTEST: usize = 8;
+/// Columns after which `base64`, and `openssl base64`, break a line.
+const COLUMNS: [usize; 2] = [76, 64];
+
+/// One form of a secret.
+struct Pattern {
+    bytes: Zeroizing<Vec<u8>>,
+    /// Which label takes its place.
+    label: usize,
+}
+
+/// All that is to be hidden.
+#[derive(Default)]
+pub(super) struct Mask {
+    patterns: Vec<Pattern>,
+    labels: Vec<String>,
+}
+
+impl Mask {
+    /// Hides a value under a name.
+    pub(super) fn add(&mut self, name: &str, value: &[u8]) {
+        let label = self.labels.len();
+        self.labels.push(format!("[secret {name}]"));
+        self.pattern(label, value.to_vec(), 1);
+        if value.len() < SHORTEST {
+            return;
+        }
+        for form in encodings(value) {
+            self.pattern(label, form, SHORTEST);
+        }
+        for line in value.split(|byte| *byte == b'\n') {
+            self.pattern(label, line.strip_suffix(b"\r").unwrap_or(line).to_vec(), SHORTEST);
+        }
+    }
+
+    fn pattern(&mut self, label: usize, bytes: Vec<u8>, shortest: usize) {
+        let bytes = Zeroizing::new(bytes);
+        if bytes.len() >= shortest && !self.patterns.iter().any(|known| known.bytes == bytes) {
+            self.patterns.push(Pattern { bytes, label });
+        }
+    }
+
+    /// What stands at the beginning of `rest`.
+    fn look(&self, rest: &[u8]) -> Look {
+        let mut found: Option<&Pattern> = None;
+        let mut longest_begun = 0;
+        for pattern in &self.patterns {
+            if rest.starts_with(&pattern.bytes) {
+                if found.is_none_or(|found| found.bytes.len() < pattern.bytes.len()) {
+                    found = Some(pattern);
+                }
+            } else if pattern.bytes.starts_with(rest) {
+                longest_begun = longest_begun.max(pattern.bytes.len());
+            }
+        }
+        let found = found.map(|pattern| (pattern.bytes.len(), pattern.label));
+        // A pattern that is only begun is longer than the rest, and so than any that stands in it.
+        if longest_begun > 0 { Look::Begun(found) } else { found.map_or(Look::Nothing, Look::Whole) }
+    }
+}
+
+/// What stands somewhere: a length and a label.
+enum Look {
+    Nothing,
+    Whole((usize, usize)),
+    /// More may follow that makes it a longer one.
+    Begun(Option<(usize, usize)>),
+}
+
+/// One stream, masked.
+pub(super) struct Masker<'a> {
+    mask: &'a Mask,
+    /// What may be the beginning of something to be hidden.
+    held: Zeroizing<Vec<u8>>,
+    /// First bytes of all that is looked for.
+    first: [bool; 256],
+}
+
+impl<'a> Masker<'a> {
+    pub(super) fn new(mask: &'a Mask) -> Self {
+        let mut first = [false; 256];
+        for byte in mask.patterns.iter().filter_map(|pattern| pattern.bytes.first()) {
+            first[usize::from(*byte)] = true;
+        }
+        Self { mask, held: Zeroizing::default(), first }
+    }
+
+    /// Takes what was read, and gives what can be shown of it now.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.held.extend_from_slice(bytes);
+        self.take(false)
+    }
+
+    /// Nothing follows: gives the rest.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.take(true)
+    }
+
+    fn take(&mut self, last: bool) -> Vec<u8> {
+        let held = std::mem::take(&mut self.held);
+        let mut out = Vec::with_capacity(held.len());
+        let mut at = 0;
+        while let Some((byte, rest)) = held.get(at..).and_then(|rest| Some((*rest.first()?, rest))) {
+            let look = if self.first[usize::from(byte)] { self.mask.look(rest) } else { Look::Nothing };
+            match look {
+                Look::Begun(_) if !last => break,
+                Look::Whole((length, label)) | Look::Begun(Some((length, label))) => {
+                    let label = self.mask.labels.get(label).map_or("", String::as_str);
+                    out.extend_from_slice(label.as_bytes());
+                    at += length;
+                }
+                Look::Nothing | Look::Begun(None) => {
+                    out.push(byte);
+                    at += 1;
+                }
+            }
+        }
+        self.held = Zeroizing::new(held.get(at..).unwrap_or_default().to_vec());
+        out
+    }
+}
+
+/// How programs usually write a value that is not plain.
+fn encodings(value: &[u8]) -> Vec<Vec<u8>> {
+    let hex = |upper: bool, before: &str| -> Vec<u8> {
+        let one =
+            |byte: &u8| if upper { format!("{before}{byte:02X}") } else { format!("{before}{byte:02x}") };
+        value.iter().map(one).collect::<String>().into_bytes()
+    };
+    let mut forms = vec![hex(false, ""), hex(true, ""), hex(false, "%"), hex(true, "%")];
+    forms.extend([false, true].map(|upper| percent(value, upper)));
+    if let Ok(text) = std::str::from_utf8(value)
+        && let Ok(json) = serde_json::to_string(text)
+    {
+        let json = json.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned();
+        forms.push(json.replace('/', "\\/").into_bytes());
+        forms.push(json.into_bytes());
+    }
+    for shift in 0..3 {
+        let shifted = [&b"\0\0\0"[..shift], value].concat();
+        for encoded in [STANDARD_NO_PAD.encode(&shifted), URL_SAFE_NO_PAD.encode(&shifted)] {
+            // The first characters depend on what stands before the value, the last one on what follows.
+            let begin = (shift * 8).div_ceil(6);
+            let end = shifted.len() * 8 / 6;
+            let inner = encoded.as_bytes().get(begin..end).unwrap_or_default();
+            if shift == 0 {
+                forms.extend(COLUMNS.map(|columns| inner.chunks(columns).collect::<Vec<_>>().join(&b'\n')));
+            }
+            forms.push(inner.to_vec());
+        }
+    }
+    forms
+}
+
+/// As in a URL: what is not unreserved there is `%XX`.
+fn percent(value: &[u8], upper: bool) -> Vec<u8> {
+    let one = |byte: &u8| match byte {
+        byte if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) => char::from(*byte).to_string(),
+        byte if upper => format!("%{byte:02X}"),
+        byte => format!("%{byte:02x}"),
+    };
+    value.iter().map(one).collect::<String>().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::{RngCore as _, SeedableRng as _};
+
+    use super::*;
+
+    fn mask(value: &[u8]) -> Mask {
+        let mut mask = Mask::default();
+        mask.add("K", value);
+        mask
+    }
+
+    /// What becomes of pieces.
+    fn masked(mask: &Mask, pieces: &[&[u8]]) -> Vec<u8> {
+        let mut masker = Masker::new(mask);
+        let mut out: Vec<u8> = pieces.iter().flat_map(|piece| masker.push(piece)).collect();
+        out.extend(masker.finish());
+        out
+    }
+
+    fn text(mask: &Mask, whole: &str) -> String {
+        String::from_utf8(masked(mask, &[whole.as_bytes()])).unwrap()
+    }
+
+    #[test]
+    fn a_value_and_its_encodings_are_hidden() {
+        let value = "hunter2/\"üñ\" & Co + 1";
+        let mask = mask(value.as_bytes());
+        let hex: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
+        for form in [
+            value.to_owned(),
+            hex.to_uppercase(),
+            hex,
+            serde_json::to_string(value).unwrap().trim_matches('"').to_owned(),
+            "hunter2%2F%22%C3%BC%C3%B1%22%20%26%20Co%20%2B%201".to_owned(),
+        ] {
+            let shown = text(&mask, &format!("before {form} after"));
+            assert_eq!(shown, "before [secret K] after", "{form}");
+        }
+    }
+
+    #[test]
+    fn base64_is_hidden_wherever_it_begins() {
+        let value = b"a-key-of-some-length-0123456789";
+        let mask = mask(value);
+        for before in ["", "u", "us", "user", "user:"] {
+            for after in ["", "\n", "@host"] {
+                let whole = [before.as_bytes(), value, after.as_bytes()].concat();
+                for encoded in [STANDARD_NO_PAD.encode(&whole), URL_SAFE_NO_PAD.encode(&whole)] {
+                    let shown = text(&mask, &encoded);
+                    assert!(shown.contains("[secret K]"), "{before:?} {after:?}: {shown}");
+                    // A character at either side may hold a few bits of it.
+                    let left = shown.replace("[secret K]", "");
+                    assert!(left.len() <= encoded.len() - value.len() * 8 / 6 + 2, "{left}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wrapped_base64_and_single_lines_are_hidden() {
+        let long = [b"0123456789abcdef".repeat(12), b"\nshort\nanother line of it".to_vec()].concat();
+        let mask = mask(&long);
+        let encoded = STANDARD_NO_PAD.encode(&long);
+        for columns in COLUMNS {
+            let lines: Vec<_> = encoded.as_bytes().chunks(columns).collect();
+            let shown = masked(&mask, &[&lines.join(&b'\n')]);
+            assert!(shown.starts_with(b"[secret K]") && shown.len() < 14, "{shown:?}");
+        }
+        assert_eq!(text(&mask, "> another line of it\nshort\n"), "> [secret K]\nshort\n");
+    }
+
+    #[test]
+    fn of_a_short_value_the_exact_form_alone_is_hidden() {
+        let mask = mask(b"1234");
+        assert_eq!(text(&mask, "pin 1234 is 31323334"), "pin [secret K] is 31323334");
+        assert_eq!(masked(&Mask::default(), &[b"all of it"]), b"all of it");
+    }
+
+    #[test]
+    fn nothing_is_held_back_that_cannot_be_the_beginning() {
+        let mask = mask(b"secret-value");
+        let mut masker = Masker::new(&mask);
+        assert_eq!(masker.push(b"Password: "), b"Password: ");
+        assert_eq!(masker.push(b"a secr"), b"a ");
+        assert_eq!(masker.push(b"etary"), b"secretary");
+        assert_eq!(masker.push(b" secret-valu"), b" ");
+        assert_eq!(masker.push(b"e!"), b"[secret K]!");
+        assert_eq!(masker.push(b"s"), b"");
+        assert_eq!(masker.finish(), b"s");
+    }
+
+    #[test]
+    fn the_longest_wins_and_values_inside_each_other_are_hidden() {
+        let mut mask = Mask::default();
+        mask.add("SHORT", b"token");
+        mask.add("LONG", b"token-of-the-other");
+        assert_eq!(
+            text(&mask, "token-of-the-other token-of token"),
+            "[secret LONG] [secret SHORT]-of [secret SHORT]"
+        );
+    }
+
+    /// However the output is cut, it is the same, and the value is not in it.
+    #[test]
+    fn no_cut_lets_a_value_through() {
+        let mut rng = ChaCha20Rng::seed_from_u64(7);
+        let mut below = |bound: usize| rng.next_u32() as usize % bound;
+        for round in 0..300 {
+            // Of few letters: it repeats itself, and is begun again and again.
+            let value: Vec<u8> = (0..1 + below(24)).map(|_| b"ab\n"[below(3)]).collect();
+            let value = if value.iter().all(|byte| *byte == b'\n') { b"ab".to_vec() } else { value };
+            let mut whole = Vec::new();
+            for _ in 0..below(40) {
+                match below(4) {
+                    0 => whole.extend_from_slice(&value),
+                    1 => whole.extend_from_slice(STANDARD_NO_PAD.encode(&value).as_bytes()),
+                    _ => whole.push(b"ab\nx"[below(4)]),
+                }
+            }
+            let mask = mask(&value);
+            let at_once = masked(&mask, &[&whole]);
+            let mut pieces = Vec::new();
+            let mut rest = &whole[..];
+            while !rest.is_empty() {
+                let (piece, next) = rest.split_at((1 + below(6)).min(rest.len()));
+                pieces.push(piece);
+                rest = next;
+            }
+            assert_eq!(masked(&mask, &pieces), at_once, "round {round}");
+            let shown = String::from_utf8_lossy(&at_once).replace("[secret K]", "\0");
+            let hidden = !shown.as_bytes().windows(value.len()).any(|window| window == value);
+            assert!(hidden, "round {round}: {value:?} in {shown:?}");
+        }
+    }
+}
