@@ -3,6 +3,7 @@
 mod evidence;
 mod handing;
 mod mounted;
+mod trace;
 
 use std::fs;
 use std::path::{Path, PathBuf};
