@@ -16,6 +16,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use rustix::io::Errno;
 
 use crate::dir::layout::{CTL, FLUSH, OUTBOX};
+use crate::secret::SECRETS;
 use crate::{MAX_TEXT, ignore, name};
 
 /// How often at least a waiting flush asks whether the mailbox still lives.
@@ -301,11 +302,14 @@ impl Drop for Request {
     }
 }
 
-/// Names at the top of the outbox that would be sent.
+/// Names at the top of the outbox, and of secrets, that would be sent.
 fn waiting(outbox: &Path) -> Vec<String> {
-    let entries = fs::read_dir(outbox).into_iter().flatten().flatten();
-    let names = entries.map(|entry| name::escape(Path::new(&entry.file_name())));
-    names.filter(|name| ignore::part(name, true).is_none()).take(MAX_NAMES).collect()
+    let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = |dir: &Path| list(dir).map(|entry| name::escape(Path::new(&entry.file_name())));
+    let top = names(outbox).filter(|name| name != SECRETS);
+    // In a real directory it is a file, with nothing below it.
+    let secrets = names(&outbox.join(SECRETS)).map(|name| format!("{SECRETS}/{name}"));
+    top.chain(secrets).filter(|name| ignore::path(name).is_none()).take(MAX_NAMES).collect()
 }
 
 fn outbox_of(channel: &Path) -> Result<PathBuf, PostError> {

@@ -11,8 +11,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use agent_wormhole_mount::secret::{Secret, SecretName, SharedVault};
 use agent_wormhole_mount::{
-    Backend, EntryId, Group, Incoming, Mailbox, OutboxEvent, Outcome, Refusal, Saved, Sink,
+    Backend, EntryId, Group, Incoming, Mailbox, OutboxEvent, Outcome, Refusal, Saved, SecretNotSent, Sink,
 };
 use bytes::{Bytes, BytesMut};
 use rand_core::OsRng;

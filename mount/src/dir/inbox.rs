@@ -18,6 +18,7 @@ use crate::beneath::{self, DIR_MODE, FILE_MODE};
 use crate::inbox::{Budget, Numbers, candidates, item_cost};
 use crate::name::{Root, SafeName};
 use crate::removal;
+use crate::secret::EXPLANATION;
 use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};
 use group::Tree;
 use sink::{DirSink, FileSink, Target};
@@ -106,7 +107,9 @@ impl Inbox {
             return None;
         }
         // What cannot be read any more holds nothing.
-        let size = size_below(&self.layout.inbox, self.item_cost).unwrap_or(0);
+        let all = size_below(&self.layout.inbox, self.item_cost).unwrap_or(0);
+        // The explanation in the place of secrets costs the peer nothing.
+        let size = all.saturating_sub(self.item_cost + EXPLANATION.len() as u64);
         let end = Instant::now();
         *after = Some(end + RECOUNT.max((end - start) * RECOUNT_SHARE));
         Some(size)
