@@ -27,8 +27,8 @@ use crate::files::{Attr, Bytes, Caller, Entry, SetAttr, Times};
 use crate::mounted::{Ask, Order, Shared};
 pub(crate) use refusal::device;
 pub(crate) use session::mount;
-use session::{SlowRead, answer_read};
-use translate::{code, dots, file_attr, give, ino, is_writing, kind, part, time};
+use session::{SlowRead, answer_read, answer_secret};
+use translate::{code, dots, file_attr, give, ino, is_writing, kind, time};
 
 /// Largest WRITE in bytes.
 const MAX_WRITE: u32 = 1 << 20;
@@ -340,9 +340,7 @@ impl Filesystem for Adapter {
                 let _ = self.slow.send(SlowRead { content, offset, size, reply });
             }
             Ok(Bytes::None) => reply.data(&[]),
-            // Without an owner it is for the page cache (mmap, sendfile), where a secret must not stay.
-            Ok(Bytes::Secret(_)) if lock_owner.is_none() => reply.error(code(FileError::Policy)),
-            Ok(Bytes::Secret(secret)) => reply.data(part(secret.bytes(), offset, size)),
+            Ok(Bytes::Secret(secret)) => answer_secret(&secret, lock_owner.is_some(), (offset, size), reply),
             Err(error) => reply.error(code(error)),
         }
     }

@@ -12,6 +12,7 @@ use fuser::{Config, Errno, MountOption, ReplyData, Session};
 use super::{Adapter, refusal};
 use crate::blob::Content;
 use crate::mounted::{MountError, Order, Shared};
+use crate::secret::Secret;
 
 /// What a file system is called in the mount table after `fuse.`.
 const SUBTYPE: &str = "subtype=agent-wormhole";
@@ -77,6 +78,17 @@ fn read_slowly(reads: &Receiver<SlowRead>) {
     for SlowRead { content, offset, size, reply } in reads {
         answer_read(&content, offset, size, &mut buffer, reply);
     }
+}
+
+/// A READ of a secret, from its own memory. One that nobody owns is for the page cache (mmap, sendfile), where a secret must
+/// not stay.
+pub(super) fn answer_secret(secret: &Secret, owned: bool, (offset, size): (u64, usize), reply: ReplyData) {
+    if !owned {
+        return reply.error(Errno::EACCES);
+    }
+    let rest = usize::try_from(offset).ok().and_then(|offset| secret.bytes().get(offset..));
+    let rest = rest.unwrap_or_default();
+    reply.data(rest.get(..size).unwrap_or(rest));
 }
 
 pub(super) fn answer_read(

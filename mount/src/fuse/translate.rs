@@ -84,9 +84,3 @@ pub(super) fn dots(
 ) -> impl Iterator<Item = (u64, &'static str, Ino)> + use<> {
     [(1, ".", dir), (2, "..", files.parent(dir))].into_iter().filter(move |(cookie, ..)| *cookie > after)
 }
-
-/// At most so many bytes from an offset on.
-pub(super) fn part(bytes: &[u8], offset: u64, size: usize) -> &[u8] {
-    let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
-    rest.get(..size).unwrap_or(rest)
-}
