@@ -10,6 +10,7 @@ mod change;
 mod leaving;
 mod names;
 mod ours;
+mod special;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,8 @@ use crate::error::FileError;
 use crate::handle::Handles;
 use crate::name;
 use crate::outbox::tickets::Tickets;
+use crate::questions::Questions;
+use crate::special::Special;
 use crate::tree::{Body, Children, File, Ino, Node, Ours, ROOT, Time, Tree, Zone};
 
 /// What each file, directory and link counts besides its bytes: the memory that it takes itself, rounded up.
@@ -135,6 +138,8 @@ struct Places {
     status: Ino,
     transcript: Ino,
     receipt: Ino,
+    /// Those of ours in the outbox.
+    special: [(Special, Ino); Special::ALL.len()],
 }
 
 /// See the module.
@@ -156,6 +161,7 @@ pub struct Files {
     texts: u32,
     numbers: crate::inbox::Numbers,
     guard: Option<Guard>,
+    questions: Questions,
 }
 
 impl Files {
@@ -176,8 +182,19 @@ impl Files {
         let incoming = dir(ROOT, ours::INCOMING, Zone::Hidden);
         let leaving = dir(ROOT, ours::LEAVING, Zone::Hidden);
         let flush = dir(ROOT, FLUSH_DIR, Zone::Flush);
-        let places =
-            Places { inbox, outbox, incoming, leaving, flush, log: 0, status: 0, transcript: 0, receipt: 0 };
+        let special = special::make(&mut tree, inbox, outbox);
+        let places = Places {
+            inbox,
+            outbox,
+            incoming,
+            leaving,
+            flush,
+            log: 0,
+            status: 0,
+            transcript: 0,
+            receipt: 0,
+            special,
+        };
         let mut files = Self {
             tree,
             handles: Handles::default(),
@@ -193,6 +210,7 @@ impl Files {
             texts: 0,
             numbers: crate::inbox::Numbers::default(),
             guard: None,
+            questions: Questions::default(),
         };
         files.make_ours()?;
         Ok(files)
@@ -275,11 +293,11 @@ impl Files {
         }
     }
 
-    /// Where a node lies below `outbox/`; `None` where it does not.
+    /// Where a node of the owner's lies below `outbox/`; `None` where it does not.
     #[must_use]
     pub fn outbox_path(&self, ino: Ino) -> Option<String> {
         let node = self.tree.node(ino)?;
-        if node.zone != Zone::Outbox || ino == self.places.outbox {
+        if node.zone != Zone::Outbox || ino == self.places.outbox || self.is_special(ino) {
             return None;
         }
         self.tree.path(self.places.outbox, ino)
@@ -391,7 +409,10 @@ impl Files {
         let Ok(file) = self.file_mut(ino) else { return self.line.void(ino) };
         let goes = mark(file);
         match self.piece(ino).filter(|_| goes) {
-            Some(piece) => self.line.redeem(ino, Change::Complete(piece), now),
+            Some(piece) => {
+                self.take_name(&piece.path, ino);
+                self.line.redeem(ino, Change::Complete(piece), now);
+            }
             None => self.line.void(ino),
         }
     }

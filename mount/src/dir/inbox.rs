@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{AtFlags, Dir, FileType, Timespec, Timestamps};
@@ -17,7 +17,9 @@ use super::layout::{self, Layout};
 use crate::beneath::{self, DIR_MODE, FILE_MODE};
 use crate::inbox::{Budget, Numbers, candidates, item_cost};
 use crate::name::{Root, SafeName};
+use crate::questions::Questions;
 use crate::removal;
+use crate::special::Special;
 use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};
 use group::Tree;
 use sink::{DirSink, FileSink, Target};
@@ -38,23 +40,29 @@ pub(super) struct Inbox {
     /// Before this it is not counted again.
     recount_after: Mutex<Option<Instant>>,
     numbers: Mutex<Numbers>,
+    questions: Arc<Mutex<Questions>>,
     last_text: AtomicU32,
     last_staged: AtomicU64,
     closing: AtomicBool,
 }
 
 impl Inbox {
-    pub(super) fn new(layout: Arc<Layout>, limit: u64) -> Self {
+    pub(super) fn new(layout: Arc<Layout>, limit: u64, questions: Arc<Mutex<Questions>>) -> Self {
         Self {
             budget: Budget::new(limit),
             item_cost: item_cost(limit, layout.free_inodes()),
             recount_after: Mutex::new(None),
             layout,
             numbers: Mutex::default(),
+            questions,
             last_text: AtomicU32::new(0),
             last_staged: AtomicU64::new(0),
             closing: AtomicBool::new(false),
         }
+    }
+
+    fn questions(&self) -> MutexGuard<'_, Questions> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses everything from now on.
@@ -64,8 +72,13 @@ impl Inbox {
 
     pub(super) fn receive(self: &Arc<Self>, head: &Incoming<'_>) -> Result<Box<dyn Sink>, Refusal> {
         self.check(head)?;
+        if let Some(special) = Special::for_kind(head.kind) {
+            self.questions().may_arrive(special, head.name)?;
+            let target = Target::Special(special, head.name.to_owned());
+            return Ok(Box::new(FileSink::new(self, head, target)?));
+        }
         let name = match head.kind {
-            Kind::Text => None,
+            Kind::Text | Kind::Ask | Kind::Answer => None,
             Kind::File | Kind::Dir | Kind::Group => Some(safe(head.name, Root::Inbox)?),
         };
         Ok(match (head.kind, name) {
@@ -188,6 +201,15 @@ impl Staged {
         let name = self.inbox.place(&self.name, dir, way, part)?;
         self.placed = true;
         Ok(name)
+    }
+}
+
+impl Staged {
+    /// Makes it visible under this name or not at all.
+    fn place_as(mut self, dir: &OwnedFd, name: &str) -> Result<(), Refusal> {
+        beneath::rename_new(&self.inbox.layout.incoming, &*self.name, dir, name).map_err(refusal)?;
+        self.placed = true;
+        Ok(())
     }
 }
 

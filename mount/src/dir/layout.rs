@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::OpenError;
 use crate::beneath;
 use crate::place::Place;
+use crate::special::Special;
 
 /// What an agent reads that lands in the directory without context.
 const README: &str = include_str!("../channel-readme.md");
@@ -68,12 +69,17 @@ impl Layout {
             [OUTBOX, INCOMING, LEAVING].map(|name| beneath::make_dir(channel, name));
         beneath::make_dir(channel, FLUSH)?;
         beneath::make_dir(&inbox, MESSAGES)?;
+        let outbox = outbox?;
+        for special in Special::ALL {
+            beneath::make_dir(&inbox, special.as_str())?;
+            beneath::make_dir(&outbox, special.as_str())?;
+        }
         for (name, content) in
             [("README.md", README), (".gitignore", GITIGNORE), (CTL, ""), ("status.json", "{}\n")]
         {
             write_new(channel, name, content)?;
         }
-        Ok([outbox?, incoming?, leaving?, inbox])
+        Ok([outbox, incoming?, leaving?, inbox])
     }
 
     /// Takes everything away, and the directory itself where we made it. Who is still writing into it may delay this

@@ -1,14 +1,16 @@
 //! The mailbox's own thread: takes signs and orders from one queue, looks at the outbox's paths, and does what the
 //! state machine asks for. Nothing else reads or changes the state machine.
 
+/// The directories of ours in the outbox.
+mod special;
 #[cfg(test)]
 mod tests;
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -21,6 +23,8 @@ use super::watch::{self, Watch};
 use crate::beneath;
 use crate::outbox::{self, Action, Answer, MAX_ENTRIES, Node, Outbox, Prepared, Rules, Stat, Ticket};
 use crate::prepare::{Preparer, Taken};
+use crate::questions::Questions;
+use crate::special::Special;
 use crate::stream::Word;
 use crate::{Content, Ctl, EntryId, LeftOut, OutboxEvent, Outcome, Outlet, ignore, name};
 
@@ -55,6 +59,7 @@ pub(super) enum Order {
 pub(super) struct Worker {
     layout: Arc<Layout>,
     outbox: Outbox,
+    questions: Arc<Mutex<Questions>>,
     watch: Watch,
     snapshots: Arc<Snapshots>,
     preparer: Preparer,
@@ -69,7 +74,12 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts to watch. Signs begin to gather at once, in the queue that `orders` feeds.
-    pub(super) fn new(layout: Arc<Layout>, outlet: Outlet, orders: Sender<Order>) -> io::Result<Self> {
+    pub(super) fn new(
+        layout: Arc<Layout>,
+        questions: Arc<Mutex<Questions>>,
+        outlet: Outlet,
+        orders: Sender<Order>,
+    ) -> io::Result<Self> {
         let snapshots = Arc::new(Snapshots::new(&layout)?);
         let preparer = {
             let snapshots = Arc::clone(&snapshots);
@@ -85,10 +95,14 @@ impl Worker {
         for name in [layout::OUTBOX, layout::CTL, layout::FLUSH] {
             watch.add(&layout.path.join(name))?;
         }
+        for special in Special::ALL {
+            watch.add(&layout.path.join(layout::OUTBOX).join(special.as_str()))?;
+        }
         let outbox = Outbox::new(Rules::DIR);
         Ok(Self {
             layout,
             outbox,
+            questions,
             watch,
             snapshots,
             preparer,
@@ -154,6 +168,7 @@ impl Worker {
             Order::Prepared(ticket, taken) => self.prepared(&ticket, taken),
             Order::Outcome(entry, outcome) => {
                 let word = Word::from(&outcome);
+                self.question_ended(entry, &outcome);
                 self.outbox.outcome(entry, outcome, now);
                 // Its name is free before its writer knows.
                 self.act();
@@ -217,6 +232,7 @@ impl Worker {
             return self.snapshots.streams().tell(ticket.entry, &Word::Cancelled);
         }
         let is_stream = self.snapshots.streams().has(ticket.entry);
+        let taken = taken.and_then(|taken| self.address(ticket, taken));
         let result = match taken {
             Ok((offer, identity)) => {
                 let bytes = match &offer.content {
@@ -285,6 +301,7 @@ impl Worker {
             if found.is_ok() {
                 self.look(&path, outbox::Sign::Seen);
             }
+            self.keep_special(&path);
         } else if let Some(token) = self.flush_token(path) {
             self.outbox.forget_flush(&token);
         } else if path == self.layout.path.join(layout::CTL) {
@@ -297,6 +314,7 @@ impl Worker {
             (Some(from), Some(to)) => {
                 self.outbox.renamed(&key(&from), &key(&to), Instant::now());
                 self.look(&to, outbox::Sign::Complete);
+                self.keep_special(&from);
             }
             _ => {
                 self.gone(from);
@@ -336,6 +354,9 @@ impl Worker {
                 return None;
             }
         };
+        if let Some(verdict) = self.look_at_special(&name, kind) {
+            return verdict.then(|| path.to_owned());
+        }
         if kind == FileType::Symlink && name.contains('/') && ignore::path(&name).is_none() {
             self.outbox.leave_out(&name, crate::reference::INSIDE.into(), now);
             return None;

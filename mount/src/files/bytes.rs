@@ -80,6 +80,9 @@ impl Files {
         if changes && self.line.holds(ino) {
             self.complete(ino, now);
         }
+        if changes {
+            self.may_write_again(ino)?;
+        }
         if changes && truncate {
             self.change(ino, |content| content.set_len(0))?;
         }
@@ -161,6 +164,9 @@ impl Files {
             return Err(FileError::Policy);
         }
         let offset = if append && !mapped { self.node(ino)?.size() } else { offset };
+        if offset.saturating_add(data.len() as u64) > self.longest(ino) {
+            return Err(FileError::TooLarge);
+        }
         self.change(ino, |content| content.write_at(offset, data))?;
         if !wrote && !mapped {
             if let Some(handle) = self.handles.find_mut(fh) {
@@ -282,6 +288,12 @@ impl Files {
         }
         if self.line.holds(ino) && fh.is_none() {
             self.complete(ino, now);
+        }
+        if size > self.longest(ino) {
+            return Err(FileError::TooLarge);
+        }
+        if fh.is_none() {
+            self.may_write_again(ino)?;
         }
         self.change(ino, |content| content.set_len(size))?;
         match fh {

@@ -29,7 +29,7 @@ pub enum Way {
 impl Files {
     /// Allows the bell to take something out. `None` where it is not as the outbox knows it, or in use.
     pub fn grant(&mut self, leaving: Leaving) -> Option<Way> {
-        let ino = self.tree.child(self.places.outbox, (*leaving.path).as_ref());
+        let ino = self.find(&leaving.path);
         let Some(ino) = ino else { return Some(Way::None) };
         let path = format!("outbox/{}", leaving.path);
         let is_dir = self.tree.node(ino).is_some_and(|node| node.is_dir());

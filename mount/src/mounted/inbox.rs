@@ -13,6 +13,7 @@ use crate::blob;
 use crate::error::FileError;
 use crate::files::{NODE_COST, Staged};
 use crate::name::{Root, SafeName};
+use crate::special::Special;
 use crate::tree::Time;
 use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};
 
@@ -45,6 +46,7 @@ impl Inbox {
         let mtime = head.mtime.map(Time::from);
         Ok(match head.kind {
             Kind::Text => Box::new(FileSink::new(self, Target::Text, false, None)),
+            Kind::Ask | Kind::Answer => self.question(head)?,
             Kind::File => Box::new(FileSink::new(
                 self,
                 Target::Inbox(safe(head.name, Root::Inbox)?),
@@ -56,6 +58,13 @@ impl Inbox {
                 Box::new(DirSink { inbox: Arc::clone(self), name, group: None, mtime })
             }
         })
+    }
+
+    fn question(self: &Arc<Self>, head: &Incoming<'_>) -> Result<Box<dyn Sink>, Refusal> {
+        let special = Special::for_kind(head.kind).ok_or(Refusal::BadName)?;
+        self.shared.files().questions().may_arrive(special, head.name)?;
+        let target = Target::Special(special, head.name.to_owned());
+        Ok(Box::new(FileSink::new(self, target, false, None)))
     }
 
     pub(super) fn receive_group(self: &Arc<Self>, head: &Incoming<'_>) -> Result<Box<dyn Group>, Refusal> {
@@ -203,6 +212,8 @@ enum Target {
     Text,
     /// Under its own name.
     Inbox(SafeName),
+    /// To the questions or answers, under exactly its name.
+    Special(Special, String),
     /// Into a group, whose bytes it adds to.
     Group(SafeName, Arc<Unstage>, Arc<Mutex<u64>>),
 }
@@ -258,6 +269,16 @@ impl Sink for FileSink {
                 let unstage = Unstage { inbox: Arc::clone(&inbox), staged: None };
                 let parts = [MESSAGES.to_owned(), format!("{number:04}.txt")];
                 place(unstage, &mut staged, &parts)?
+            }
+            Target::Special(special, name) => {
+                let arrived = inbox.shared.files().questions().arrive(special, &name);
+                let unstage = Unstage { inbox: Arc::clone(&inbox), staged: None };
+                let parts = [special.as_str().to_owned(), name];
+                let placed = arrived.map_err(Refusal::from).and_then(|()| {
+                    let placed = place(unstage, &mut staged, &parts);
+                    placed.inspect_err(|_| inbox.shared.files().questions().not_arrived(special, &parts[1]))
+                });
+                placed.inspect_err(|_| inbox.shared.with(|files| files.unstage(&staged)))?
             }
             Target::Inbox(name) => {
                 let unstage = Unstage { inbox: Arc::clone(&inbox), staged: None };
@@ -320,7 +341,7 @@ impl Group for Tree {
         let (mtime, root) = (mtime.map(Time::from), Arc::clone(&self.root));
         Ok(match head.kind {
             Kind::Dir => Box::new(DirSink { inbox: Arc::clone(&self.inbox), name, group: Some(root), mtime }),
-            Kind::Text | Kind::File | Kind::Group => {
+            Kind::Text | Kind::File | Kind::Group | Kind::Ask | Kind::Answer => {
                 let target = Target::Group(name, root, Arc::clone(&self.size));
                 Box::new(FileSink::new(&self.inbox, target, head.executable, mtime))
             }

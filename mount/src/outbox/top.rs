@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::entry::Weight;
+use crate::special::Special;
 
 /// One name at the top of the outbox with everything below it.
 #[derive(Debug)]
@@ -123,7 +124,10 @@ impl Tops {
     }
 }
 
-/// The first part of a path.
+/// The first part of a path; what is in a directory of ours leaves by itself.
 pub(super) fn top_of(path: &str) -> &str {
+    if Special::of(path).is_some() {
+        return path;
+    }
     path.split_once('/').map_or(path, |(top, _)| top)
 }
