@@ -16,6 +16,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use rustix::io::Errno;
 
 use crate::dir::layout::{CTL, FLUSH, OUTBOX};
+use crate::special::Special;
 use crate::{MAX_TEXT, ignore, name};
 
 /// How often at least a waiting flush asks whether the mailbox still lives.
@@ -301,11 +302,17 @@ impl Drop for Request {
     }
 }
 
-/// Names at the top of the outbox that would be sent.
+/// Names at the top of the outbox, and in the directories of ours there, that would be sent.
 fn waiting(outbox: &Path) -> Vec<String> {
-    let entries = fs::read_dir(outbox).into_iter().flatten().flatten();
-    let names = entries.map(|entry| name::escape(Path::new(&entry.file_name())));
-    names.filter(|name| ignore::part(name, true).is_none()).take(MAX_NAMES).collect()
+    let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = |dir: &Path| list(dir).map(|entry| name::escape(Path::new(&entry.file_name())));
+    let top = names(outbox).filter(|name| Special::named(name).is_none());
+    let in_special = |special: Special| {
+        let dir = special.as_str();
+        names(&outbox.join(dir)).map(move |name| format!("{dir}/{name}"))
+    };
+    let all = top.chain(Special::ALL.into_iter().flat_map(in_special));
+    all.filter(|name| ignore::path(name).is_none()).take(MAX_NAMES).collect()
 }
 
 fn outbox_of(channel: &Path) -> Result<PathBuf, PostError> {

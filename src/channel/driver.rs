@@ -26,7 +26,7 @@ use super::sending::{Ended, Sending};
 use super::store::{Done, Job, Store};
 use crate::event::escape::shortened;
 use crate::event::state::{MAX_LISTED, Phase};
-use crate::event::{MAX_FOREIGN_NAME, RefusedEvent, StatusEvent, TransportKind};
+use crate::event::{MAX_FOREIGN_NAME, RefusedEvent, Side, StatusEvent, TransportKind};
 use crate::frame::CloseReason;
 use crate::session::{Role, Session, SessionEvent};
 use crate::transport::{Control, Farewell, MAX_LEGACY_FRAME, OutFrame, Transport};
@@ -486,6 +486,10 @@ impl Driver {
             }
             OutboxEvent::Withdraw { entry } => self.sending.withdraw(entry, &mut self.session, &self.reader),
             OutboxEvent::LeftOut(left_out) => self.left_out(left_out),
+            OutboxEvent::Denied(LeftOut { name, reason }) => {
+                let (by, id, detail) = (Side::Myself, None, Some(reason));
+                self.tell(StatusEvent::Refused(RefusedEvent { by, id, name, detail }));
+            }
             OutboxEvent::Ctl(Ctl::Close) => self.close(Ending::Done, DRAIN),
             OutboxEvent::Ctl(Ctl::CloseNow) => self.close(Ending::Done, Duration::ZERO),
             OutboxEvent::Idle => {

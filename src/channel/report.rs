@@ -119,7 +119,7 @@ impl Report {
         let head = &incoming.head;
         // Members are their group's affair. They have no receipt, so nothing would tell when to forget them.
         if head.group.is_none() {
-            let name = shortened(&head.name, MAX_FOREIGN_NAME).into_owned();
+            let name = shortened(&head.kind.shown(&head.name), MAX_FOREIGN_NAME).into_owned();
             let arriving = Arriving { name, size: head.size, done: 0, lane: head.lane() };
             self.arriving.insert(incoming.id, arriving);
         }

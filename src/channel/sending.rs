@@ -81,6 +81,8 @@ const fn kind(kind: Kind) -> ItemKind {
         Kind::File => ItemKind::File,
         Kind::Dir => ItemKind::Dir,
         Kind::Group => ItemKind::Group,
+        Kind::Ask => ItemKind::Ask,
+        Kind::Answer => ItemKind::Answer,
     }
 }
 
@@ -98,7 +100,7 @@ impl Sending {
     pub(super) fn offer(&mut self, offer: Offer, session: &mut Session) {
         let Offer { entry, kind: what, name, size, executable, mtime, content } = offer;
         let body = match (&content, what) {
-            (Content::Whole(bytes), Kind::Text) if bytes.len() <= MAX_BODY => {
+            (Content::Whole(bytes), Kind::Text | Kind::Ask | Kind::Answer) if bytes.len() <= MAX_BODY => {
                 Some(String::from_utf8_lossy(bytes).into_owned())
             }
             _ => None,
@@ -343,7 +345,7 @@ impl Sending {
         let entry = item.entry?;
         self.entries.remove(&entry);
         let done = matches!(outcome, Outcome::Delivered | Outcome::Sent);
-        let name = item.name.clone();
+        let name = item.kind.shown(&item.name).into_owned();
         let bytes = item.size.unwrap_or(item.pushed);
         let sent = done.then_some(match item.kind {
             ItemKind::Text => Sent::Text { id: id.0, size: bytes, body: item.body },
@@ -364,7 +366,7 @@ impl Sending {
         let roots = || self.items.iter().filter(|(_, item)| item.entry.is_some());
         let listed = roots().take(most).map(|(id, item)| InFlight {
             id: id.0,
-            name: item.name.clone(),
+            name: item.kind.shown(&item.name).into_owned(),
             size: item.size,
             done: session.confirmed(*id),
             waits: Some(session.why_waiting(*id).to_owned()),

@@ -117,7 +117,9 @@ impl Inbox {
             return None;
         }
         // What cannot be read any more holds nothing.
-        let size = size_below(&self.layout.inbox, self.item_cost).unwrap_or(0);
+        let all = size_below(&self.layout.inbox, self.item_cost).unwrap_or(0);
+        // The directories of ours cost the peer nothing.
+        let size = all.saturating_sub(self.item_cost.saturating_mul(Special::ALL.len() as u64));
         let end = Instant::now();
         *after = Some(end + RECOUNT.max((end - start) * RECOUNT_SHARE));
         Some(size)
