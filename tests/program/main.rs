@@ -25,6 +25,7 @@ mod programs;
 mod progress;
 mod python;
 mod python_relay;
+mod questions;
 mod second;
 mod secrecy;
 mod setup;
