@@ -9,6 +9,7 @@ mod bytes;
 mod change;
 mod leaving;
 mod names;
+mod opened;
 mod ours;
 mod special;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use bytes::{Bytes, Opened, SetAttr, Times};
 pub use change::{Change, Piece, Snapshot};
 pub use leaving::Way;
 pub use names::DirEntry;
+pub use opened::{Access, Item};
 pub use ours::{FLUSH_DIR, LOG_PATH, STATUS};
 
 use crate::Guard;
@@ -162,6 +164,7 @@ pub struct Files {
     numbers: crate::inbox::Numbers,
     guard: Option<Guard>,
     questions: Questions,
+    reading: opened::Reading,
 }
 
 impl Files {
@@ -211,6 +214,7 @@ impl Files {
             numbers: crate::inbox::Numbers::default(),
             guard: None,
             questions: Questions::default(),
+            reading: opened::Reading::default(),
         };
         files.make_ours()?;
         Ok(files)

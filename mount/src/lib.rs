@@ -29,6 +29,7 @@ pub mod outbox;
 mod place;
 pub(crate) mod prepare;
 pub mod questions;
+pub mod readers;
 mod reference;
 mod removal;
 pub(crate) mod source;
@@ -84,6 +85,12 @@ pub enum OutboxEvent {
     LeftOut(LeftOut),
     /// The same of what somebody may be waiting for: he is to be told at once.
     Denied(LeftOut),
+    /// Somebody on this machine has read all of an item of the peer's ([`Incoming::item`]), or of one file in it; told once,
+    /// and only where it can be seen.
+    Opened {
+        /// Its number.
+        item: u64,
+    },
     /// A word was written into `ctl`.
     Ctl(Ctl),
     /// Answer to [`Mailbox::finish`]: everything complete has been offered.
@@ -239,6 +246,8 @@ impl Outcome {
 pub struct Incoming<'a> {
     /// Any but [`Kind::Group`].
     pub kind: Kind,
+    /// Its number among what the peer sent; of a member of a group its own, which is not looked at.
+    pub item: u64,
     /// The peer's name for it; ignored for a text.
     pub name: &'a str,
     /// Bytes, where the peer said.

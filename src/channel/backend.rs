@@ -62,6 +62,7 @@ fn mount(
         memory: options.memory.unwrap_or(plain.memory),
         receipt_wait: patience,
         guard: options.block_secrets.then(|| Guard::new(|bytes| credential::resembled(bytes).is_some())),
+        read_receipts: options.read_receipts,
         ..plain
     };
     FuseMailbox::open(how, Box::new(move |event| outlet.send(event).is_ok()))

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::backend::Chosen;
 use super::journal::Journal;
 use super::options::Progress;
+use super::presence::{Presence, Stored};
 use super::rate::Rates;
 use crate::event::escape::shortened;
 use crate::event::state::{ChannelState, InFlight, LeftOutState, Limits, MAX_LISTED, PeerState, Phase};
@@ -37,9 +38,10 @@ pub(super) struct Report {
     progress: Option<Progress>,
     /// Of what is sent, and of what arrives.
     rates: [Rates; 2],
+    presence: Presence,
 }
 
-fn utc(time: SystemTime) -> String {
+pub(super) fn utc(time: SystemTime) -> String {
     Timestamp::try_from(time).map_or_else(|_| String::new(), |at| format!("{at:.3}"))
 }
 
@@ -66,7 +68,8 @@ impl Report {
             started: utc(SystemTime::now()),
             ..ChannelState::default()
         };
-        Self { state, arriving: BTreeMap::new(), journal, progress, rates: Default::default() }
+        let (arriving, rates, presence) = Default::default();
+        Self { state, arriving, journal, progress, rates, presence }
     }
 
     pub(super) const fn phase(&mut self, phase: Phase) {
@@ -75,7 +78,7 @@ impl Report {
 
     pub(super) fn peer(&mut self, agent: &str, protocol: u32) {
         let agent = shortened(agent, MAX_AGENT).into_owned();
-        self.state.peer = Some(PeerState { agent, protocol });
+        self.state.peer = Some(PeerState { agent, protocol, ..PeerState::default() });
     }
 
     pub(super) fn limits(&mut self, max_frame: usize, messages_per_minute: u64) {
@@ -104,6 +107,25 @@ impl Report {
             list.remove(0);
             self.state.credentials_more += 1;
         }
+    }
+
+    /// What is known of the other end's program: when it was last heard, and whether it can tell what was opened.
+    pub(super) fn heard(&mut self, at: Option<Instant>, tells_opened: bool, now: Instant) {
+        let Some(peer) = &mut self.state.peer else { return };
+        if let Some(at) = at.and_then(|at| SystemTime::now().checked_sub(now.saturating_duration_since(at))) {
+            peer.heard = Some(utc(at));
+            peer.tells_opened = tells_opened;
+        }
+    }
+
+    /// The peer has stored an item of this side's.
+    pub(super) fn stored(&mut self, item: Stored) {
+        self.presence.stored(item, SystemTime::now());
+    }
+
+    /// The peer says that its owner has read an item, and when: in milliseconds since 1970, by its own clock.
+    pub(super) fn opened(&mut self, id: ItemId, at: u64) {
+        self.presence.opened(id, at, SystemTime::now());
     }
 
     pub(super) const fn delivered(&mut self, bytes: u64) {
@@ -159,6 +181,10 @@ impl Report {
         let [sent, came] = &mut self.rates;
         self.state.last_seq = self.journal.last_seq();
         self.state.updated = utc(SystemTime::now());
+        (self.state.sent, self.state.sent_more) = self.presence.listed();
+        if let Some(peer) = &mut self.state.peer {
+            peer.opened = self.presence.last_opened().map(utc);
+        }
         self.state.outbox.rate = sent.measure(&mut sending, now);
         self.state.outbox.in_flight = sending;
         self.state.outbox.in_flight_more = more;

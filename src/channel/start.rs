@@ -334,6 +334,7 @@ mod tests {
             block_secrets: false,
             memory: None,
             timeout: None,
+            read_receipts: true,
             runtime: RuntimeDir::at(&place.path().join("run")).unwrap(),
             cwd: place.path().to_owned(),
             progress: None,

@@ -307,6 +307,7 @@ impl Worker {
         };
         let described = mount::Incoming {
             kind,
+            item: id.0,
             name: &head.name,
             size: head.size,
             executable: head.executable,

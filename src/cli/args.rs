@@ -153,6 +153,9 @@ pub struct ChannelArgs {
     /// Do not send texts and small files that look like a credential (a mount refuses them: EACCES)
     #[arg(long)]
     pub block_secrets: bool,
+    /// Do not tell the other end what was read here
+    #[arg(long)]
+    pub no_read_receipts: bool,
     /// Print events only, no hints for people
     #[arg(long)]
     pub json: bool,

@@ -61,6 +61,7 @@ pub(super) fn options(
         block_secrets: args.block_secrets,
         memory: args.memory,
         timeout: args.timeout,
+        read_receipts: !args.no_read_receipts,
         runtime: super::runtime()?,
         cwd: super::cwd()?,
         lines,

@@ -21,6 +21,7 @@ mod mounted;
 mod networks;
 mod noticed;
 mod order;
+mod presence;
 mod programs;
 mod progress;
 mod python;

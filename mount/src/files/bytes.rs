@@ -212,6 +212,7 @@ impl Files {
     pub fn release(&mut self, fh: Fh, now: Instant) {
         let Some(handle) = self.handles.remove(fh) else { return };
         let ino = handle.ino;
+        self.reads_no_more(fh);
         if let Some(node) = self.tree.node_mut(ino) {
             node.handles = node.handles.saturating_sub(1);
         }

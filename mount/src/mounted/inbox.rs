@@ -45,13 +45,14 @@ impl Inbox {
         self.check(head)?;
         let mtime = head.mtime.map(Time::from);
         Ok(match head.kind {
-            Kind::Text => Box::new(FileSink::new(self, Target::Text, false, None)),
+            Kind::Text => Box::new(FileSink::new(self, Target::Text, false, None, head.item)),
             Kind::Ask | Kind::Answer => self.question(head)?,
             Kind::File => Box::new(FileSink::new(
                 self,
                 Target::Inbox(safe(head.name, Root::Inbox)?),
                 head.executable,
                 mtime,
+                head.item,
             )),
             Kind::Dir | Kind::Group => {
                 let name = safe(head.name, Root::Inbox)?;
@@ -64,7 +65,7 @@ impl Inbox {
         let special = Special::for_kind(head.kind).ok_or(Refusal::BadName)?;
         self.shared.files().questions().may_arrive(special, head.name)?;
         let target = Target::Special(special, head.name.to_owned());
-        Ok(Box::new(FileSink::new(self, target, false, None)))
+        Ok(Box::new(FileSink::new(self, target, false, None, head.item)))
     }
 
     pub(super) fn receive_group(self: &Arc<Self>, head: &Incoming<'_>) -> Result<Box<dyn Group>, Refusal> {
@@ -73,7 +74,14 @@ impl Inbox {
         let name = safe(head.name, Root::Inbox)?;
         let staged = self.shared.files().stage_dir(mtime).map_err(|error| self.refusal(error))?;
         let root = Arc::new(Unstage { inbox: Arc::clone(self), staged: Some(staged) });
-        Ok(Box::new(Tree { inbox: Arc::clone(self), name, root, mtime, size: Arc::default() }))
+        Ok(Box::new(Tree {
+            inbox: Arc::clone(self),
+            name,
+            root,
+            mtime,
+            size: Arc::default(),
+            item: head.item,
+        }))
     }
 
     /// What can be said before the first byte.
@@ -225,12 +233,13 @@ struct FileSink {
     target: Target,
     executable: bool,
     mtime: Option<Time>,
+    item: u64,
 }
 
 impl FileSink {
-    fn new(inbox: &Arc<Inbox>, target: Target, executable: bool, mtime: Option<Time>) -> Self {
+    fn new(inbox: &Arc<Inbox>, target: Target, executable: bool, mtime: Option<Time>, item: u64) -> Self {
         let content = inbox.shared.files().incoming();
-        Self { inbox: Arc::clone(inbox), content, target, executable, mtime }
+        Self { inbox: Arc::clone(inbox), content, target, executable, mtime, item }
     }
 }
 
@@ -253,10 +262,12 @@ impl Sink for FileSink {
     }
 
     fn commit(self: Box<Self>) -> Result<Saved, Refusal> {
-        let Self { inbox, content, target, executable, mtime } = *self;
+        let Self { inbox, content, target, executable, mtime, item } = *self;
         let size = content.len();
         let staged = inbox.shared.files().stage_file(content, executable, mtime);
         let mut staged = staged.map_err(|error| inbox.refusal(error))?;
+        let is_member = matches!(target, Target::Group(..));
+        inbox.shared.files().expect_reader(&staged, item, is_member);
         let name = match target {
             Target::Group(name, root, sum) => {
                 let group = root.staged.as_ref().ok_or(Refusal::Closing)?;
@@ -331,6 +342,7 @@ struct Tree {
     root: Arc<Unstage>,
     mtime: Option<Time>,
     size: Arc<Mutex<u64>>,
+    item: u64,
 }
 
 impl Group for Tree {
@@ -343,13 +355,13 @@ impl Group for Tree {
             Kind::Dir => Box::new(DirSink { inbox: Arc::clone(&self.inbox), name, group: Some(root), mtime }),
             Kind::Text | Kind::File | Kind::Group | Kind::Ask | Kind::Answer => {
                 let target = Target::Group(name, root, Arc::clone(&self.size));
-                Box::new(FileSink::new(&self.inbox, target, head.executable, mtime))
+                Box::new(FileSink::new(&self.inbox, target, head.executable, mtime, self.item))
             }
         })
     }
 
     fn commit(self: Box<Self>) -> Result<Saved, Refusal> {
-        let Self { inbox, name, root, mtime, size } = *self;
+        let Self { inbox, name, root, mtime, size, item: _ } = *self;
         if Arc::strong_count(&root) > 1 {
             return Err(Refusal::Io(std::io::Error::other("a member of the directory is not complete")));
         }

@@ -249,6 +249,7 @@ impl Worker {
                 self.receipts.push_back(number);
                 self.start_receipts();
             }
+            Change::Opened(item) => self.emit(OutboxEvent::Opened { item }),
             Change::Ctl(word) => self.emit(OutboxEvent::Ctl(word)),
         }
     }

@@ -13,6 +13,7 @@ mod leaving;
 mod links;
 mod model;
 mod operations;
+mod presence;
 mod questions;
 mod receiving;
 mod semantics;
