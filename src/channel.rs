@@ -14,6 +14,7 @@ mod memory;
 mod noise;
 /// What a channel is started with.
 pub mod options;
+mod presence;
 mod printer;
 mod rate;
 mod reader;

@@ -2,6 +2,7 @@
 //!
 //! Owns the types that a head is made of and their bounds. Knows no records and no files.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -62,6 +63,26 @@ impl ItemKind {
     #[must_use]
     pub const fn is_text(self) -> bool {
         matches!(self, Self::Text | Self::Ask | Self::Answer)
+    }
+
+    /// The directory in `outbox/` and in `inbox/` that is for such items alone.
+    #[must_use]
+    pub const fn directory(self) -> Option<&'static str> {
+        match self {
+            Self::Text | Self::File | Self::Dir | Self::Group => None,
+            Self::Secret => Some("secrets"),
+            Self::Ask => Some("ask"),
+            Self::Answer => Some("answer"),
+        }
+    }
+
+    /// The name of such an item in `status.json` and where it is refused: relative to the mailbox's directory.
+    #[must_use]
+    pub fn shown(self, name: &str) -> Cow<'_, str> {
+        match self.directory() {
+            Some(directory) => format!("{directory}/{name}").into(),
+            None => name.into(),
+        }
     }
 
     /// What both ends have to know for such an item to be sent.

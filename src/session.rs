@@ -22,7 +22,7 @@ use crate::code::Secret;
 pub use crate::crypto::pake::Role;
 use crate::crypto::resume::ResumeKey;
 use crate::frame::{ChunkBuf, CloseReason, FrameError};
-use crate::item::{ItemHead, ItemId, Lane, Refusal};
+use crate::item::{Feature, ItemHead, ItemId, Lane, Refusal};
 
 use handshake::{Handshake, Verdict};
 use legacy::Legacy;
@@ -454,6 +454,24 @@ impl Session {
         match &self.phase {
             Phase::Open(open) => open.why_nothing_comes(),
             Phase::Legacy(_) | Phase::Handshake(_) | Phase::Over => "there is no peer",
+        }
+    }
+
+    /// When something was last heard from the peer; `None` where that says nothing about it.
+    #[must_use]
+    pub const fn heard(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Open(open) => Some(open.heard_at()),
+            Phase::Legacy(_) | Phase::Handshake(_) | Phase::Over => None,
+        }
+    }
+
+    /// Whether both ends know of this.
+    #[must_use]
+    pub fn knows(&self, feature: Feature) -> bool {
+        match &self.phase {
+            Phase::Open(open) => open.knows(feature),
+            Phase::Legacy(_) | Phase::Handshake(_) | Phase::Over => false,
         }
     }
 

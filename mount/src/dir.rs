@@ -87,11 +87,12 @@ impl DirMailbox {
         };
         let journal = Journal::new(layout)?;
         let (orders, queue) = mpsc::channel();
-        let worker = Worker::new(Arc::clone(layout), outlet, orders.clone())?;
+        let questions = Arc::new(Mutex::default());
+        let worker = Worker::new(Arc::clone(layout), Arc::clone(&questions), outlet, orders.clone())?;
         let thread = thread::Builder::new().name("mailbox".to_owned()).spawn(move || worker.run(&queue))?;
         Ok(Self {
             at_rest: at_rest(&layout.path)?,
-            inbox: Arc::new(Inbox::new(Arc::clone(layout), limit)),
+            inbox: Arc::new(Inbox::new(Arc::clone(layout), limit, questions)),
             journal: Mutex::new(journal),
             orders,
             worker: Mutex::new(Some(thread)),

@@ -9,8 +9,10 @@ mod bytes;
 mod change;
 mod leaving;
 mod names;
+mod opened;
 mod ours;
 mod secrets;
+mod special;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +25,7 @@ pub use bytes::{Bytes, Opened, SetAttr, Times};
 pub use change::{Change, Piece, Snapshot};
 pub use leaving::Way;
 pub use names::DirEntry;
+pub use opened::{Access, Item};
 pub use ours::{FLUSH_DIR, LOG_PATH, STATUS};
 
 use crate::Guard;
@@ -31,7 +34,9 @@ use crate::error::FileError;
 use crate::handle::Handles;
 use crate::name;
 use crate::outbox::tickets::Tickets;
+use crate::questions::Questions;
 use crate::secret::{SECRETS, SharedVault};
+use crate::special::Special;
 use crate::tree::{Body, Children, File, Ino, Node, Ours, ROOT, Time, Tree, Zone};
 
 /// What each file, directory and link counts besides its bytes: the memory that it takes itself, rounded up.
@@ -141,6 +146,8 @@ struct Places {
     secrets_in: Ino,
     /// `outbox/secrets`.
     secrets_out: Ino,
+    /// Those of ours in the outbox.
+    special: [(Special, Ino); Special::ALL.len()],
 }
 
 /// See the module.
@@ -166,6 +173,8 @@ pub struct Files {
     vault: SharedVault,
     /// How often the vault had changed when `inbox/secrets` was last as it is.
     vault_seen: u64,
+    questions: Questions,
+    reading: opened::Reading,
 }
 
 impl Files {
@@ -188,6 +197,7 @@ impl Files {
         let incoming = dir(ROOT, ours::INCOMING, Zone::Hidden);
         let leaving = dir(ROOT, ours::LEAVING, Zone::Hidden);
         let flush = dir(ROOT, FLUSH_DIR, Zone::Flush);
+        let special = special::make(&mut tree, inbox, outbox);
         let places = Places {
             inbox,
             outbox,
@@ -200,6 +210,7 @@ impl Files {
             receipt: 0,
             secrets_in,
             secrets_out,
+            special,
         };
         let mut files = Self {
             tree,
@@ -218,6 +229,8 @@ impl Files {
             guard: None,
             vault: SharedVault::default(),
             vault_seen: 0,
+            questions: Questions::default(),
+            reading: opened::Reading::default(),
         };
         files.make_ours()?;
         Ok(files)
@@ -300,11 +313,12 @@ impl Files {
         }
     }
 
-    /// Where a node lies below `outbox/`; `None` where it does not.
+    /// Where a node of the owner's lies below `outbox/`; `None` where it does not.
     #[must_use]
     pub fn outbox_path(&self, ino: Ino) -> Option<String> {
         let node = self.tree.node(ino)?;
-        if node.zone != Zone::Outbox || [self.places.outbox, self.places.secrets_out].contains(&ino) {
+        let own = [self.places.outbox, self.places.secrets_out].contains(&ino) || self.is_special(ino);
+        if node.zone != Zone::Outbox || own {
             return None;
         }
         self.tree.path(self.places.outbox, ino)
@@ -418,7 +432,10 @@ impl Files {
         let Ok(file) = self.file_mut(ino) else { return self.line.void(ino) };
         let goes = mark(file);
         match self.piece(ino).filter(|_| goes) {
-            Some(piece) => self.line.redeem(ino, Change::Complete(piece), now),
+            Some(piece) => {
+                self.take_name(&piece.path, ino);
+                self.line.redeem(ino, Change::Complete(piece), now);
+            }
             None => self.line.void(ino),
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Every path replies: a reply that is dropped answers EIO by itself.
 
+mod open;
 mod refusal;
 mod session;
 mod translate;
@@ -28,7 +29,7 @@ use crate::mounted::{Ask, Order, Shared};
 pub(crate) use refusal::device;
 pub(crate) use session::mount;
 use session::{SlowRead, answer_read, answer_secret};
-use translate::{code, dots, file_attr, give, ino, is_writing, kind, time};
+use translate::{code, dots, file_attr, give, ino, kind, time};
 
 /// Largest WRITE in bytes.
 const MAX_WRITE: u32 = 1 << 20;
@@ -274,21 +275,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let how = (is_writing(flags), flags.0 & libc::O_APPEND != 0, flags.0 & libc::O_TRUNC != 0);
-        let caller = self.caller(request);
-        let opened = self.shared.with(|files| {
-            let opened = files.open(inode.0, how, caller, Instant::now())?;
-            Ok((opened, files.is_of_the_outbox(inode.0)))
-        });
-        match opened {
-            Ok((opened, of_the_outbox)) => {
-                // A reader's close tells nothing: it must not wait for a process that is stopped, either.
-                let closing = if how.0 { FopenFlags::empty() } else { FopenFlags::FOPEN_NOFLUSH };
-                let flags = self.open_flags(opened.cached, of_the_outbox) | closing;
-                reply.opened(FileHandle(opened.fh), flags);
-            }
-            Err(error) => reply.error(code(error)),
-        }
+        self.opened(request, inode, flags, reply);
     }
 
     fn create(
@@ -330,6 +317,7 @@ impl Filesystem for Adapter {
     ) {
         let found = self.shared.files().bytes(fh.0);
         let size = size.min(MAX_WRITE) as usize;
+        self.saw(fh, offset, size);
         match found {
             Ok(Bytes::Content(content)) if content.is_in_memory_unsealed() => {
                 let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);

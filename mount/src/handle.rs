@@ -58,6 +58,12 @@ impl Handles {
         self.open.values().filter(|handle| handle.ino == ino && !handle.bell).count()
     }
 
+    /// How many may write a node.
+    #[must_use]
+    pub fn writers(&self, ino: Ino) -> usize {
+        self.open.values().filter(|handle| handle.ino == ino && handle.write).count()
+    }
+
     /// Ends one.
     pub fn remove(&mut self, fh: Fh) -> Option<Handle> {
         self.open.remove(&fh)

@@ -28,10 +28,13 @@ pub mod name;
 pub mod outbox;
 mod place;
 pub(crate) mod prepare;
+pub mod questions;
+pub mod readers;
 mod reference;
 mod removal;
 pub mod secret;
 pub(crate) mod source;
+pub mod special;
 pub(crate) mod stream;
 pub mod tree;
 
@@ -67,6 +70,10 @@ pub enum Kind {
     Group,
     /// Bytes that rest in no file.
     Secret,
+    /// A question: UTF-8, at most [`MAX_TEXT`], under a name that is used once ([`questions`]).
+    Ask,
+    /// The answer to the question of its name.
+    Answer,
 }
 
 /// What the outbox decided.
@@ -81,6 +88,14 @@ pub enum OutboxEvent {
     },
     /// Something in the outbox is not sent, and why.
     LeftOut(LeftOut),
+    /// The same of what somebody may be waiting for: he is to be told at once.
+    Denied(LeftOut),
+    /// Somebody on this machine has read all of an item of the peer's ([`Incoming::item`]), or of one file in it; told once,
+    /// and only where it can be seen.
+    Opened {
+        /// Its number.
+        item: u64,
+    },
     /// A word was written into `ctl`.
     Ctl(Ctl),
     /// Answer to [`Mailbox::finish`]: everything complete has been offered.
@@ -113,7 +128,7 @@ pub struct Offer {
     pub entry: EntryId,
     /// What it is.
     pub kind: Kind,
-    /// Name relative to `outbox/`, with `/` between components.
+    /// Name relative to `outbox/`, with `/` between components; of a question or an answer, the question's.
     pub name: String,
     /// Bytes, where known.
     pub size: Option<u64>,
@@ -222,11 +237,24 @@ pub enum Outcome {
     BrokenOff,
 }
 
+impl Outcome {
+    /// Whether the peer has it, as far as its version tells.
+    #[must_use]
+    pub const fn is_delivered(&self) -> bool {
+        match self {
+            Self::Delivered | Self::Sent => true,
+            Self::Refused(_) | Self::Cancelled | Self::Changed | Self::BrokenOff => false,
+        }
+    }
+}
+
 /// What the peer sends, before its bytes. Everything in it is untrusted.
 #[derive(Debug, Clone)]
 pub struct Incoming<'a> {
-    /// [`Kind::Text`], [`Kind::File`] or [`Kind::Dir`].
+    /// Any but [`Kind::Group`].
     pub kind: Kind,
+    /// Its number among what the peer sent; of a member of a group its own, which is not looked at.
+    pub item: u64,
     /// The peer's name for it; ignored for a text.
     pub name: &'a str,
     /// Bytes, where the peer said.
@@ -307,6 +335,12 @@ pub enum Refusal {
     /// The disk is full, or the budget is.
     #[error("no space is left for it")]
     NoSpace,
+    /// A question or an answer under a name that was used before.
+    #[error("its name was used before")]
+    NameUsed,
+    /// An answer to what was not asked.
+    #[error("no question of its name was asked")]
+    NotAsked,
     /// Not a name that can be made safe, or too many of them.
     #[error("its name cannot be used")]
     BadName,

@@ -66,6 +66,8 @@ pub struct Options {
     /// What it forbids is refused at `close` (EACCES). It stays in the outbox, and is offered all the same: whoever reads
     /// the offers says why it does not leave.
     pub guard: Option<Guard>,
+    /// Whether it is told that somebody has read what was received.
+    pub read_receipts: bool,
     /// How the bell is started.
     pub bell: bell::Options,
     /// The secrets that were received.
@@ -84,6 +86,7 @@ impl Options {
             memory: blob::DEFAULT_MEMORY,
             receipt_wait: RECEIPT_WAIT,
             guard: None,
+            read_receipts: true,
             bell,
             vault: SharedVault::default(),
         }
@@ -279,6 +282,9 @@ impl FuseMailbox {
             .map_err(|error| MountError::io("the channel's own files")(io::Error::other(error)))?
             .guarded(options.guard);
         files.use_vault(options.vault.clone());
+        if !options.read_receipts {
+            files.ignore_readers();
+        }
         // First of all: whatever becomes of us, it takes the mount away.
         let bell = Bell::start(options.bell, path.clone(), options.source.clone())
             .map_err(MountError::io("the helper process cannot be started"))?;

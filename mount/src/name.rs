@@ -11,7 +11,7 @@ pub const MAX_PATH: usize = 4096;
 /// Most parts of a name. Every part is one directory handle while it is walked.
 pub const MAX_DEPTH: usize = 64;
 /// Names at the top of `inbox/` that are ours.
-pub const RESERVED: [&str; 3] = ["log.jsonl", "log.1.jsonl", "messages"];
+pub const RESERVED: [&str; 5] = ["log.jsonl", "log.1.jsonl", "messages", "ask", "answer"];
 
 /// What stands for a part of which nothing is left.
 const UNNAMED: &str = "unnamed";
@@ -259,6 +259,9 @@ mod tests {
             ("messages", "messages-2"),
             ("messages/0001.txt", "messages-2/0001.txt"),
             ("./messages", "messages-2"),
+            ("ask/x", "ask-2/x"),
+            ("Answer", "Answer-2"),
+            ("d/ask/x", "d/ask/x"),
             ("p/.git/config", "p/_git/config"),
             ("p/.GIT./hooks", "p/_GIT./hooks"),
             ("p/.gitignore", "p/.gitignore"),

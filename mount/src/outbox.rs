@@ -91,6 +91,8 @@ pub enum Prepared {
     Spent(String),
     /// It cannot be sent.
     LeftOut(String),
+    /// The same, and what was offered from its path before stays offered.
+    Denied(String),
 }
 
 /// A name at the top of the outbox that may leave, with everything in it that was delivered.
@@ -293,6 +295,12 @@ impl Outbox {
             entry.tries += 1;
             self.begin(&path, now);
         }
+    }
+
+    /// The path of an offer without an outcome.
+    #[must_use]
+    pub fn path_of(&self, id: EntryId) -> Option<&str> {
+        self.offers.get(&id).map(|offer| &*offer.path)
     }
 
     /// An offer can be read once only: whatever becomes of it, it leaves the outbox. One that was refused stays known as

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::blob::{Charge, Content};
+use crate::files::Item;
 use crate::secret::Secret;
 
 /// Number of an inode. Never used twice within a mailbox.
@@ -212,6 +213,8 @@ pub struct Node {
     pub handles: u32,
     /// What it counts besides its bytes.
     pub charge: Option<Charge>,
+    /// The item that it came with, until it was read.
+    pub item: Option<Box<Item>>,
 }
 
 impl Node {
@@ -295,6 +298,7 @@ impl Tree {
             lookups: 0,
             handles: 0,
             charge: None,
+            item: None,
         };
         self.nodes.insert(self.last, node);
         self.last

@@ -69,6 +69,7 @@ fn mount(
         receipt_wait: patience,
         guard: options.block_secrets.then(|| Guard::new(|bytes| credential::resembled(bytes).is_some())),
         vault: Arc::clone(vault),
+        read_receipts: options.read_receipts,
         ..plain
     };
     FuseMailbox::open(how, Box::new(move |event| outlet.send(event).is_ok()))

@@ -9,7 +9,7 @@ mod link;
 mod screening;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use agent_wormhole_mount::secret::{SharedVault, lock_vault};
 use agent_wormhole_mount::{Content, Ctl, EntryId, LeftOut, Mailbox, OutboxEvent, Outcome};
@@ -21,6 +21,7 @@ use self::link::detached;
 use super::Ending;
 use super::credit::Credit;
 use super::noise::Noise;
+use super::presence::Stored;
 use super::reader::{Read, Reader};
 use super::report::{Motion, Report};
 use super::secrets;
@@ -28,9 +29,9 @@ use super::sending::{Ended, Sending};
 use super::store::{Done, Job, Store};
 use crate::event::escape::shortened;
 use crate::event::state::{MAX_LISTED, Phase};
-use crate::event::{MAX_FOREIGN_NAME, RefusedEvent, StatusEvent, TransportKind};
+use crate::event::{MAX_FOREIGN_NAME, RefusedEvent, Side, StatusEvent, TransportKind};
 use crate::frame::CloseReason;
-use crate::item::{ItemKind, Lane};
+use crate::item::{Feature, ItemId, ItemKind, Lane};
 use crate::session::{Role, Session, SessionEvent};
 use crate::transport::{Control, Farewell, MAX_LEGACY_FRAME, OutFrame, Transport};
 
@@ -320,6 +321,8 @@ impl Driver {
 
     fn write_status(&mut self) {
         let in_flight = self.sending.in_flight(&self.session, MAX_LISTED);
+        let tells_opened = self.session.knows(Feature::Opened);
+        self.report.heard(self.session.heard(), tells_opened, now());
         match self.report.render(in_flight, self.session.why_nothing_comes(), now()) {
             Ok(json) => self.store.write_status(json),
             Err(error) => tracing::warn!(%error, "status.json could not be rendered"),
@@ -369,7 +372,10 @@ impl Driver {
                 let ended = self.sending.ended(id, refused, &self.reader);
                 self.settled(ended);
             }
-            SessionEvent::Read { id, at } => tracing::debug!(item = %id, at, "the peer has opened an item"),
+            SessionEvent::Read { id, at } => {
+                self.report.opened(id, at);
+                self.changed();
+            }
             SessionEvent::Sent(id) => {
                 let ended = self.sending.left(id);
                 self.settled(ended);
@@ -475,9 +481,14 @@ impl Driver {
             Outcome::Cancelled | Outcome::Changed => {}
         }
         if let Some((by, detail)) = told {
+            let name = name.clone();
             self.tell(StatusEvent::Refused(RefusedEvent { by, id: Some(id.0), name, detail: Some(detail) }));
         }
         if let Some(sent) = sent {
+            if outcome == Outcome::Delivered {
+                let kind = sent.word();
+                self.report.stored(Stored { id, kind, name, size: bytes });
+            }
             self.store.sent(sent);
         }
         self.answer(entry, outcome);
@@ -514,6 +525,11 @@ impl Driver {
             }
             OutboxEvent::Withdraw { entry } => self.sending.withdraw(entry, &mut self.session, &self.reader),
             OutboxEvent::LeftOut(left_out) => self.left_out(left_out),
+            OutboxEvent::Opened { item } => self.session.opened(ItemId(item), millis()),
+            OutboxEvent::Denied(LeftOut { name, reason }) => {
+                let (by, id, detail) = (Side::Myself, None, Some(reason));
+                self.tell(StatusEvent::Refused(RefusedEvent { by, id, name, detail }));
+            }
             OutboxEvent::Ctl(Ctl::Close) => self.close(Ending::Done, DRAIN),
             OutboxEvent::Ctl(Ctl::CloseNow) => self.close(Ending::Done, Duration::ZERO),
             OutboxEvent::Idle => {
@@ -558,6 +574,12 @@ impl Driver {
         let read = self.screen_member(read);
         self.sending.read(read, &mut self.session, &self.reader);
     }
+}
+
+/// Milliseconds since 1970.
+fn millis() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What becomes of an entry that a peer has not stored when it closes.

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use agent_wormhole_mount::Mailbox;
@@ -37,6 +37,8 @@ struct Inner {
     log_size: u64,
     transcript_size: u64,
     last_line: Instant,
+    /// The channel ends: nobody waits any more.
+    released: bool,
 }
 
 /// See the module.
@@ -48,6 +50,8 @@ pub(super) struct Journal {
     /// The mailbox did not take the last line.
     failing: AtomicBool,
     inner: Mutex<Inner>,
+    /// Told when nobody waits any more.
+    end: Condvar,
 }
 
 impl Journal {
@@ -61,14 +65,22 @@ impl Journal {
         unread: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let now = Instant::now();
-        let inner =
-            Inner { tokens: BURST, refilled: now, burst: 0, log_size: 0, transcript_size: 0, last_line: now };
+        let inner = Inner {
+            tokens: BURST,
+            refilled: now,
+            burst: 0,
+            log_size: 0,
+            transcript_size: 0,
+            last_line: now,
+            released: false,
+        };
         Ok(Self {
             mailbox,
             printer: Printer::start(lines, unread)?,
             seq: AtomicU64::new(0),
             failing: AtomicBool::new(false),
             inner: Mutex::new(inner),
+            end: Condvar::new(),
         })
     }
 
@@ -86,8 +98,16 @@ impl Journal {
         self.printer.wait_for_room();
         let mut inner = self.lock();
         let by_peer = !matches!(event, Event::Status(status) if !matches!(status, StatusEvent::Refused(_)));
-        if by_peer && !inner.may_come() {
-            return;
+        match event {
+            // Whoever waits for it finds its line: there is one for each question that this side asked, and no more.
+            Event::Answer(_) => {}
+            // So does who waits for a question, which the peer may ask as often as it likes: it waits itself.
+            Event::Ask(_) => inner = self.wait_for_token(inner),
+            Event::Status(_) | Event::Text(_) | Event::File(_) | Event::Dir(_) | Event::Secret(_) => {
+                if by_peer && !inner.may_come() {
+                    return;
+                }
+            }
         }
         self.rotate_if_due(&mut inner);
         // Nothing follows the last line.
@@ -98,6 +118,15 @@ impl Journal {
         if by_peer {
             inner.tokens -= i64::try_from(bytes.div_ceil(EVENT_BYTES)).unwrap_or(BURST);
         }
+    }
+
+    /// Waits until one more event of the peer may be told.
+    fn wait_for_token<'a>(&self, inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+        let (mut inner, each) = (inner, Duration::from_secs_f64(1.0 / BURST_REFILL));
+        while inner.refill() <= 0 && !inner.released {
+            inner = self.end.wait_timeout(inner, each).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        inner
     }
 
     /// Writes what this side sent into the transcript.
@@ -123,8 +152,10 @@ impl Journal {
         }
     }
 
-    /// The channel ends: nobody waits for a reader of standard output any more.
+    /// The channel ends: nobody waits for a reader of standard output or for the time of an event any more.
     pub(super) fn release(&self) {
+        self.lock().released = true;
+        self.end.notify_all();
         self.printer.release();
     }
 

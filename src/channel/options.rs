@@ -42,6 +42,8 @@ pub struct Options {
     pub readable_secrets: bool,
     /// How long the other end may take to connect; `None` is the inactivity limit.
     pub timeout: Option<Duration>,
+    /// Whether the other end is told what its owner here has read, where that can be seen.
+    pub read_receipts: bool,
     /// Where channels of this machine are listed, and the local relay lives.
     pub runtime: RuntimeDir,
     /// Where this was started.

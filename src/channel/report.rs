@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use super::backend::Chosen;
 use super::journal::Journal;
 use super::options::Progress;
+use super::presence::{Presence, Stored};
 use super::rate::Rates;
 use crate::event::escape::shortened;
 use crate::event::state::{ChannelState, InFlight, LeftOutState, Limits, MAX_LISTED, PeerState, Phase};
@@ -40,6 +41,7 @@ pub(super) struct Report {
     /// Of what is sent, and of what arrives.
     rates: [Rates; 2],
     vault: SharedVault,
+    presence: Presence,
 }
 
 pub(super) fn utc(time: SystemTime) -> String {
@@ -69,14 +71,8 @@ impl Report {
             started: utc(SystemTime::now()),
             ..ChannelState::default()
         };
-        Self {
-            state,
-            arriving: BTreeMap::new(),
-            journal,
-            progress,
-            rates: Default::default(),
-            vault: Arc::clone(vault),
-        }
+        let (arriving, rates, presence) = Default::default();
+        Self { state, arriving, journal, progress, rates, vault: Arc::clone(vault), presence }
     }
 
     pub(super) const fn phase(&mut self, phase: Phase) {
@@ -85,7 +81,7 @@ impl Report {
 
     pub(super) fn peer(&mut self, agent: &str, protocol: u32) {
         let agent = shortened(agent, MAX_AGENT).into_owned();
-        self.state.peer = Some(PeerState { agent, protocol });
+        self.state.peer = Some(PeerState { agent, protocol, ..PeerState::default() });
     }
 
     pub(super) fn limits(&mut self, max_frame: usize, messages_per_minute: u64) {
@@ -116,6 +112,25 @@ impl Report {
         }
     }
 
+    /// What is known of the other end's program: when it was last heard, and whether it can tell what was opened.
+    pub(super) fn heard(&mut self, at: Option<Instant>, tells_opened: bool, now: Instant) {
+        let Some(peer) = &mut self.state.peer else { return };
+        if let Some(at) = at.and_then(|at| SystemTime::now().checked_sub(now.saturating_duration_since(at))) {
+            peer.heard = Some(utc(at));
+            peer.tells_opened = tells_opened;
+        }
+    }
+
+    /// The peer has stored an item of this side's.
+    pub(super) fn stored(&mut self, item: Stored) {
+        self.presence.stored(item, SystemTime::now());
+    }
+
+    /// The peer says that its owner has read an item, and when: in milliseconds since 1970, by its own clock.
+    pub(super) fn opened(&mut self, id: ItemId, at: u64) {
+        self.presence.opened(id, at, SystemTime::now());
+    }
+
     pub(super) const fn delivered(&mut self, bytes: u64) {
         self.state.outbox.items += 1;
         self.state.outbox.bytes += bytes;
@@ -129,7 +144,7 @@ impl Report {
         let head = &incoming.head;
         // Members are their group's affair. They have no receipt, so nothing would tell when to forget them.
         if head.group.is_none() {
-            let name = shortened(&head.name, MAX_FOREIGN_NAME).into_owned();
+            let name = shortened(&head.kind.shown(&head.name), MAX_FOREIGN_NAME).into_owned();
             // Nobody is told how long a secret is.
             let size = head.size.filter(|_| head.kind != ItemKind::Secret);
             let arriving = Arriving { name, size, done: 0, lane: head.lane() };
@@ -171,6 +186,10 @@ impl Report {
         let [sent, came] = &mut self.rates;
         self.state.last_seq = self.journal.last_seq();
         self.state.updated = utc(SystemTime::now());
+        (self.state.sent, self.state.sent_more) = self.presence.listed();
+        if let Some(peer) = &mut self.state.peer {
+            peer.opened = self.presence.last_opened().map(utc);
+        }
         self.state.outbox.rate = sent.measure(&mut sending, now);
         self.state.outbox.in_flight = sending;
         self.state.outbox.in_flight_more = more;

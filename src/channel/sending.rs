@@ -84,6 +84,8 @@ const fn kind(kind: Kind) -> ItemKind {
         Kind::Dir => ItemKind::Dir,
         Kind::Group => ItemKind::Group,
         Kind::Secret => ItemKind::Secret,
+        Kind::Ask => ItemKind::Ask,
+        Kind::Answer => ItemKind::Answer,
     }
 }
 
@@ -108,7 +110,7 @@ impl Sending {
     pub(super) fn offer(&mut self, offer: Offer, session: &mut Session) {
         let Offer { entry, kind: what, name, size, executable, mtime, content } = offer;
         let body = match (&content, what) {
-            (Content::Whole(bytes), Kind::Text) if bytes.len() <= MAX_BODY => {
+            (Content::Whole(bytes), Kind::Text | Kind::Ask | Kind::Answer) if bytes.len() <= MAX_BODY => {
                 Some(String::from_utf8_lossy(bytes).into_owned())
             }
             _ => None,
@@ -366,7 +368,7 @@ impl Sending {
         let entry = item.entry?;
         self.entries.remove(&entry);
         let done = matches!(outcome, Outcome::Delivered | Outcome::Sent);
-        let (name, item_kind) = (item.name.clone(), item.kind);
+        let (name, item_kind) = (item.kind.shown(&item.name).into_owned(), item.kind);
         let bytes = item.size.unwrap_or(item.pushed);
         let sent = done.then_some(match item.kind {
             ItemKind::Text => Sent::Text { id: id.0, size: bytes, body: item.body },
@@ -389,7 +391,7 @@ impl Sending {
         let roots = || self.items.iter().filter(|(_, item)| item.entry.is_some());
         let listed = roots().take(most).map(|(id, item)| InFlight {
             id: id.0,
-            name: item.name.clone(),
+            name: item.kind.shown(&item.name).into_owned(),
             // Nobody is told how long a secret is.
             size: item.size.filter(|_| item.kind != ItemKind::Secret),
             done: if item.kind == ItemKind::Secret { 0 } else { session.confirmed(*id) },

@@ -348,6 +348,7 @@ mod tests {
             memory: None,
             readable_secrets: false,
             timeout: None,
+            read_receipts: true,
             runtime: RuntimeDir::at(&place.path().join("run")).unwrap(),
             cwd: place.path().to_owned(),
             progress: None,

@@ -317,6 +317,7 @@ impl Worker {
         };
         let described = mount::Incoming {
             kind,
+            item: id.0,
             name: &head.name,
             size: head.size,
             executable: head.executable,
@@ -374,7 +375,7 @@ impl Worker {
             return self.commit_group(id, grouping);
         }
         let Some(writing) = self.items.get_mut(&id) else { return };
-        let written = if writing.head.kind == ItemKind::Text {
+        let written = if writing.head.kind.is_text() {
             writing.text.extend_from_slice(bytes);
             if writing.text.len() as u64 > MAX_TEXT { Err(Refusal::BadText) } else { Ok(()) }
         } else {
@@ -402,7 +403,7 @@ impl Worker {
             return;
         }
         let mut body = None;
-        if head.kind == ItemKind::Text {
+        if head.kind.is_text() {
             let Ok(text) = String::from_utf8(text) else {
                 return self.refuse_as(id, &head, Refusal::BadText, None);
             };
@@ -457,7 +458,7 @@ impl Worker {
     /// A member that cannot be taken takes its group with it.
     fn refuse_as(&mut self, id: ItemId, head: &ItemHead, reason: Refusal, refusal: Option<&mount::Refusal>) {
         match head.group {
-            None => self.refuse_named(id, head.name.clone(), reason, refusal),
+            None => self.refuse_named(id, head.kind.shown(&head.name).into_owned(), reason, refusal),
             Some(group) => {
                 if let Some(grouping) = self.groups.remove(&group) {
                     let name = format!("{}/{}", grouping.name, head.name);
@@ -480,7 +481,7 @@ impl Worker {
         self.items.retain(|_, writing| writing.head.group != Some(id));
         let item = self.items.remove(&id).map(|Writing { head, .. }| {
             let told = head.group.is_none() && head.lane() == Lane::Bulk;
-            (head.name, told)
+            (head.kind.shown(&head.name).into_owned(), told)
         });
         let name = item.or_else(|| self.groups.remove(&id).map(|grouping| (grouping.name, true)));
         let Some((name, told)) = name else { return };
@@ -528,8 +529,11 @@ fn saved_event(
         ItemKind::Dir | ItemKind::Group => {
             Event::Dir(DirEvent { id, sent_as, name, files: None, size: None, saved_to })
         }
-        ItemKind::Ask => Event::Ask(QuestionEvent { id, name, size, saved_to, body }),
-        ItemKind::Answer => Event::Answer(QuestionEvent { id, name, size, saved_to, body }),
+        // Its name is one that needs no other.
+        ItemKind::Ask => Event::Ask(QuestionEvent { id, name: head.name.clone(), size, saved_to, body }),
+        ItemKind::Answer => {
+            Event::Answer(QuestionEvent { id, name: head.name.clone(), size, saved_to, body })
+        }
     }
 }
 
@@ -544,7 +548,9 @@ const fn kind(kind: ItemKind) -> Option<mount::Kind> {
         ItemKind::File => Some(mount::Kind::File),
         ItemKind::Dir => Some(mount::Kind::Dir),
         ItemKind::Group => Some(mount::Kind::Group),
-        ItemKind::Secret | ItemKind::Ask | ItemKind::Answer => None,
+        ItemKind::Ask => Some(mount::Kind::Ask),
+        ItemKind::Answer => Some(mount::Kind::Answer),
+        ItemKind::Secret => None,
     }
 }
 
@@ -562,6 +568,8 @@ const fn wire_refusal(refusal: &mount::Refusal) -> Refusal {
     match refusal {
         mount::Refusal::TooLarge { .. } => Refusal::TooLarge,
         mount::Refusal::NoSpace => Refusal::NoSpace,
+        mount::Refusal::NameUsed => Refusal::NameUsed,
+        mount::Refusal::NotAsked => Refusal::NotAsked,
         mount::Refusal::BadName => Refusal::BadName,
         mount::Refusal::Closing => Refusal::Closing,
         mount::Refusal::Io(_) => Refusal::StorageFailed,

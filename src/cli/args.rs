@@ -179,6 +179,9 @@ pub struct ChannelArgs {
     /// inbox/secrets/NAME
     #[arg(long, value_enum, default_value = "run")]
     pub secrets: SecretsArg,
+    /// Do not tell the other end what was read here
+    #[arg(long)]
+    pub no_read_receipts: bool,
     /// Print events only, no hints for people
     #[arg(long)]
     pub json: bool,

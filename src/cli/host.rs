@@ -62,6 +62,7 @@ pub(super) fn options(
         memory: args.memory,
         readable_secrets: args.secrets == SecretsArg::Readable,
         timeout: args.timeout,
+        read_receipts: !args.no_read_receipts,
         runtime: super::runtime()?,
         cwd: super::cwd()?,
         lines,

@@ -191,7 +191,11 @@ mod tests {
                 backend: "dir".into(),
                 backend_why: Some("no mount: there is no /dev/fuse".into()),
                 at_rest: "plaintext in memory".into(),
-                peer: Some(PeerState { agent: "agent-wormhole/0.2.0".into(), protocol: 2 }),
+                peer: Some(PeerState {
+                    agent: "agent-wormhole/0.2.0".into(),
+                    protocol: 2,
+                    ..PeerState::default()
+                }),
                 outbox: Flow {
                     items: 3,
                     bytes: 2048,

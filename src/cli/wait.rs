@@ -4,9 +4,12 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use agent_wormhole_mount::special;
 
 use super::args::WaitArgs;
 use super::exit::{Exit, Failure};
@@ -14,7 +17,9 @@ use super::{output, watch};
 use crate::crypto::pake::Role;
 use crate::event::escape::visible;
 use crate::event::state::{ChannelState, Phase};
+use crate::event::{Event, MAX_BODY, QuestionEvent, Stamp};
 use crate::follow::{Line, Next, Tail};
+use crate::item::ItemKind;
 use crate::rundir::{Channel, RuntimeDir};
 
 /// Longest `status.json` that is read, in bytes.
@@ -24,7 +29,7 @@ const LATE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &WaitArgs) -> Result<Exit, Failure> {
     output::start_log();
-    let wanted = Wanted::of(args.wanted.as_deref());
+    let wanted = Wanted::of(args.wanted.as_deref()).map_err(|why| Failure::new(Exit::Usage, why))?;
     let channel = super::channel(&args.channel, args.role.map(Role::from))?;
     let runtime = RuntimeDir::open()?;
     let until = args.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -68,6 +73,7 @@ impl Wait {
         let mut tail = Tail::open(&channel.dir, self.since, &alive);
         let mut refused = None;
         let mut over = false;
+        let mut read = (self.since, false);
         loop {
             match tail.next(*until).map_err(|error| watch::unreadable(channel, &error))? {
                 Next::Event(line) if wanted.is(&line) => {
@@ -80,9 +86,18 @@ impl Wait {
                 Next::Event(line) if wanted.is_refused(&line) => refused = Some(refusal(&line)),
                 Next::Event(line) => told_too_fast(&line),
                 Next::Foreign => watch::foreign(),
-                Next::Missing(numbers) => watch::missing(&numbers),
+                Next::Missing(numbers) => {
+                    watch::missing(&numbers);
+                    read = (*numbers.end(), true);
+                }
                 Next::Gone => return Err(refused.unwrap_or_else(|| watch::gone(channel))),
                 Next::Quiet => {
+                    if let (seq, true) = read
+                        && let Some(line) = wanted.kept(&channel.dir, seq)
+                    {
+                        output::data(&line).map_err(output::failed)?;
+                        return Ok(Exit::Done);
+                    }
                     // It may have come under another number after that: only when all was read it decides.
                     if let Some(refused) = refused {
                         return Err(refused);
@@ -115,41 +130,99 @@ enum Wanted {
     File,
     /// The peer.
     Connected,
+    /// A question of the peer's, of this name where there is one.
+    Ask(Option<String>),
+    /// The answer to the question of this name.
+    Answer(String),
     /// A file or directory of this name.
     Name(String),
 }
 
 impl Wanted {
-    fn of(typed: Option<&str>) -> Self {
-        match typed {
-            None => Self::Anything,
-            Some("text") => Self::Text,
-            Some("file") => Self::File,
-            Some("connected") => Self::Connected,
-            Some(name) => {
-                Self::Name(name.strip_prefix("./").unwrap_or(name).trim_end_matches('/').to_owned())
+    /// Reads what was typed, or says what is wrong with it.
+    fn of(typed: Option<&str>) -> Result<Self, String> {
+        let Some(typed) = typed else { return Ok(Self::Anything) };
+        let question = |name: &str| {
+            let usable = special::is_name(name).then(|| name.to_owned());
+            usable
+                .ok_or_else(|| format!("`{}` is no name of a question: {}", visible(name), special::BAD_NAME))
+        };
+        match typed.split_once(':') {
+            Some(("answer", name)) => return Ok(Self::Answer(question(name)?)),
+            Some(("ask", name)) => return Ok(Self::Ask(Some(question(name)?))),
+            Some((word, _)) if !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase()) => {
+                let (word, typed) = (visible(word), visible(typed));
+                return Err(format!(
+                    "`{word}:` is nothing that can be waited for, only `answer:` and `ask:` are; the file of this name is \
+                     `./{typed}`"
+                ));
             }
+            _ => {}
         }
+        Ok(match typed {
+            "text" => Self::Text,
+            "file" => Self::File,
+            "connected" => Self::Connected,
+            "ask" => Self::Ask(None),
+            name => Self::Name(name.strip_prefix("./").unwrap_or(name).trim_end_matches('/').to_owned()),
+        })
     }
 
     fn is(&self, line: &Line) -> bool {
         let is_text = line.kind == "text";
         let is_item = line.kind == "file" || line.kind == "dir";
         match self {
-            Self::Anything => is_text || is_item,
+            Self::Anything => line.from == "peer" && line.kind != "status",
             Self::Text => is_text,
             Self::File => is_item,
             Self::Connected => {
                 line.kind == "status" && (line.event == "connected" || line.event == "reconnected")
             }
+            Self::Ask(name) => line.kind == "ask" && name.as_ref().is_none_or(|name| line.name == *name),
+            Self::Answer(name) => line.kind == "answer" && line.name == *name,
             Self::Name(name) => is_item && !name.is_empty() && (line.name == *name || line.sent_as == *name),
         }
     }
 
     /// Whether it is told that this does not come.
     fn is_refused(&self, line: &Line) -> bool {
-        let Self::Name(name) = self else { return false };
-        line.kind == "status" && line.event == "refused" && line.name == *name
+        if line.kind != "status" || line.event != "refused" {
+            return false;
+        }
+        let of_the_peer = line.by == "self" && line.id.is_some();
+        match self {
+            Self::Name(name) => line.name == *name,
+            // The question was not taken there, or not sent from here; or its answer was not taken here.
+            Self::Answer(name) => match line.name.split_once('/') {
+                Some(("ask", refused)) => refused == name && !of_the_peer,
+                Some(("answer", refused)) => refused == name && of_the_peer,
+                _ => false,
+            },
+            Self::Ask(Some(name)) => of_the_peer && line.name.strip_prefix("ask/") == Some(name),
+            Self::Anything | Self::Text | Self::File | Self::Connected | Self::Ask(None) => false,
+        }
+    }
+
+    /// The event of a question or an answer whose line is not in the log any more, from what is in the inbox; its number
+    /// among what the peer sent is not known then.
+    fn kept(&self, dir: &Path, seq: u64) -> Option<String> {
+        let (kind, name) = match self {
+            Self::Ask(Some(name)) => (ItemKind::Ask, name),
+            Self::Answer(name) => (ItemKind::Answer, name),
+            _ => return None,
+        };
+        let path = dir.join("inbox").join(&*kind.shown(name));
+        let file = File::open(&path).ok()?;
+        let about = file.metadata().ok()?;
+        let (size, mut body) = (about.len(), String::new());
+        if size <= MAX_BODY as u64 {
+            file.take(size).read_to_string(&mut body).ok()?;
+        }
+        let saved_to = path.to_string_lossy().into_owned();
+        let body = (size <= MAX_BODY as u64).then_some(body);
+        let event = QuestionEvent { id: 0, name: name.clone(), size, saved_to, body };
+        let event = if kind == ItemKind::Ask { Event::Ask(event) } else { Event::Answer(event) };
+        Some(event.to_log_line(Stamp { seq, at: about.modified().ok()? }))
     }
 
     fn shown(&self) -> String {
@@ -158,6 +231,9 @@ impl Wanted {
             Self::Text => "no text".to_owned(),
             Self::File => "no file and no directory".to_owned(),
             Self::Connected => "no peer".to_owned(),
+            Self::Ask(None) => "no question".to_owned(),
+            Self::Ask(Some(name)) => format!("no question `{name}`"),
+            Self::Answer(name) => format!("no answer to `{name}`"),
             Self::Name(name) => format!("no file or directory `{}`", visible(name)),
         }
     }
@@ -242,7 +318,7 @@ mod tests {
         let (text, file, dir) =
             (item("text", "", ""), item("file", "report-2.pdf", "report.pdf"), item("dir", "src", ""));
         let fits = |typed| {
-            let wanted = Wanted::of(typed);
+            let wanted = Wanted::of(typed).unwrap();
             [&text, &file, &dir, &status("connected"), &status("reconnected"), &status("closed")]
                 .map(|line| wanted.is(line))
         };
@@ -269,11 +345,51 @@ mod tests {
             seq: 7,
             ..status("refused")
         };
-        assert!(Wanted::of(Some("a")).is_refused(&line) && !Wanted::of(Some("b")).is_refused(&line));
-        assert!(!Wanted::of(None).is_refused(&line) && !Wanted::of(Some("file")).is_refused(&line));
+        let is_refused = |typed| Wanted::of(typed).unwrap().is_refused(&line);
+        assert!(is_refused(Some("a")) && !is_refused(Some("b")));
+        assert!(!is_refused(None) && !is_refused(Some("file")));
         let told = refusal(&line);
         assert_eq!(told.exit, Exit::Undelivered);
         let said = "`a` was refused by this end: no room; to wait for the next one, give --since 7";
         assert_eq!(told.why.to_string(), said);
+    }
+
+    #[test]
+    fn what_can_be_said_of_questions() {
+        let wanted = |typed| Wanted::of(Some(typed));
+        assert_eq!(wanted("ask"), Ok(Wanted::Ask(None)));
+        assert_eq!(wanted("ask:x.1"), Ok(Wanted::Ask(Some("x.1".into()))));
+        assert_eq!(wanted("answer:x"), Ok(Wanted::Answer("x".into())));
+        for name in ["./answer:x", "./ask", "12:30.log", "C:x", ":x", "./a:b"] {
+            let plain = name.strip_prefix("./").unwrap_or(name);
+            assert_eq!(wanted(name), Ok(Wanted::Name(plain.into())), "{name}");
+        }
+        for bad in ["answer:", "answer:1", "ask:a/b", "answers:x", "a:b"] {
+            assert!(wanted(bad).is_err(), "{bad}");
+        }
+        assert!(wanted("a:b").unwrap_err().ends_with("is `./a:b`"));
+        let fits = |typed, line: &Line| wanted(typed).unwrap().is(line);
+        let (ask, answer) = (item("ask", "x", ""), item("answer", "x", ""));
+        assert!(fits("ask", &ask) && fits("ask:x", &ask) && !fits("ask:y", &ask) && !fits("answer:x", &ask));
+        assert!(fits("answer:x", &answer) && !fits("answer:y", &answer) && !fits("ask", &answer));
+        assert!(!fits("x", &answer) && !fits("file", &ask) && !fits("text", &ask));
+        assert!(Wanted::Anything.is(&ask) && Wanted::Anything.is(&answer));
+    }
+
+    #[test]
+    fn a_refused_question_ends_the_wait_for_its_answer_and_one_of_the_peers_does_not() {
+        let refused = |name: &str, by: &str, id| {
+            let (name, by) = (name.to_owned(), by.to_owned());
+            Line { name, by, id, ..status("refused") }
+        };
+        let ends = |line: &Line| {
+            ["answer:x", "ask:x", "x", "ask"].map(|typed| Wanted::of(Some(typed)).unwrap().is_refused(line))
+        };
+        assert_eq!(ends(&refused("ask/x", "peer", Some(1))), [true, false, false, false]);
+        assert_eq!(ends(&refused("ask/x", "self", None)), [true, false, false, false]);
+        assert_eq!(ends(&refused("answer/x", "self", Some(1))), [true, false, false, false]);
+        assert_eq!(ends(&refused("ask/x", "self", Some(1))), [false, true, false, false]);
+        assert_eq!(ends(&refused("answer/x", "peer", Some(1))), [false; 4]);
+        assert_eq!(ends(&refused("x", "peer", Some(1))), [false, false, true, false]);
     }
 }

@@ -234,6 +234,19 @@ impl SentQuestion {
 }
 
 impl Sent {
+    /// The word of its event.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Text { .. } => "text",
+            Self::File { .. } => "file",
+            Self::Dir { .. } => "dir",
+            Self::Secret { .. } => "secret",
+            Self::Ask(_) => "ask",
+            Self::Answer(_) => "answer",
+        }
+    }
+
     /// The line for `transcript.jsonl`, without its newline.
     #[must_use]
     pub fn to_line(&self, stamp: Stamp) -> String {

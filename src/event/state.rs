@@ -91,6 +91,10 @@ pub struct ChannelState {
     pub inbox: Flow,
     /// The secrets that the peer sent.
     pub secrets: SecretsState,
+    /// What the peer has stored of what this side sent, oldest first: the last of it.
+    pub sent: Vec<SentState>,
+    /// How many more of them there were.
+    pub sent_more: u64,
     /// What is not sent, and why.
     pub left_out: Vec<LeftOutState>,
     /// How many more of them there are.
@@ -136,6 +140,33 @@ pub struct PeerState {
     pub agent: String,
     /// The protocol both ends speak.
     pub protocol: u32,
+    /// When something was last heard from its program (UTC).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heard: Option<String>,
+    /// Whether its version can tell what its owner has opened. It need not: its owner may not want to, and it may not see it.
+    pub tells_opened: bool,
+    /// When its owner last opened something that this side had sent, as far as it is told (UTC).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opened: Option<String>,
+}
+
+/// An item of this side's that the peer has stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SentState {
+    /// Its number among what this side sent.
+    pub id: u64,
+    /// What it is, in the word of its event.
+    pub kind: String,
+    /// Its name relative to `outbox/`.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// When its receipt was here (UTC).
+    pub stored: String,
+    /// When the peer's owner had read it, as far as it is told (UTC).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opened: Option<String>,
 }
 
 /// One direction.
@@ -279,7 +310,8 @@ mod tests {
             state: Phase::Connected,
             nameplate: "9471".into(),
             role: "host".into(),
-            peer: Some(PeerState { agent: "x\u{202e}\n".into(), protocol: 2 }),
+            peer: Some(PeerState { agent: "x\u{202e}\n".into(), protocol: 2, ..PeerState::default() }),
+            sent: vec![SentState { id: 1, kind: "file".into(), name: "a".into(), ..SentState::default() }],
             outbox: Flow {
                 items: 3,
                 in_flight: vec![InFlight {

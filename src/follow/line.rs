@@ -23,6 +23,8 @@ pub struct Line {
     pub name: String,
     /// Of an item that was saved under another name: the one it was sent with.
     pub sent_as: String,
+    /// Of an item: its number among what its sender sent; absent where it got none.
+    pub id: Option<u64>,
     /// Of a refused item: who refused.
     pub by: String,
     /// More words.
@@ -46,6 +48,8 @@ struct Members<'a> {
     name: Cow<'a, str>,
     #[serde(default, borrow)]
     sent_as: Cow<'a, str>,
+    #[serde(default)]
+    id: Option<u64>,
     #[serde(default, borrow)]
     by: Cow<'a, str>,
     #[serde(default, borrow)]
@@ -60,11 +64,12 @@ impl Line {
     /// Reads a line; `None` where it is none.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let text = str::from_utf8(bytes).ok()?.trim_end_matches(['\r', '\n']);
-        let Members { seq, kind, from, event, name, sent_as, by, detail, exit, count } =
+        let Members { seq, kind, from, event, id, name, sent_as, by, detail, exit, count } =
             serde_json::from_str(text).ok()?;
         let [kind, from, event] = [kind, from, event].map(Cow::into_owned);
         let [name, sent_as, by, detail] = [name, sent_as, by, detail].map(Cow::into_owned);
-        Some(Self { text: text.to_owned(), seq, kind, from, event, name, sent_as, by, detail, exit, count })
+        let text = text.to_owned();
+        Some(Self { text, seq, kind, from, event, id, name, sent_as, by, detail, exit, count })
     }
 
     /// Whether it is an event: what this side sent stands in a transcript and is none.

@@ -317,9 +317,17 @@ impl Open {
         self.transferring = transferring;
     }
 
+    pub(super) const fn heard_at(&self) -> Instant {
+        self.heard_at
+    }
+
+    pub(super) fn knows(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
+    }
+
     /// Offers an item; one that the other end does not know has its receipt at once.
     pub(super) fn offer(&mut self, head: ItemHead, events: &mut VecDeque<SessionEvent>) -> ItemId {
-        let known = head.kind.feature().is_none_or(|feature| self.features.contains(&feature));
+        let known = head.kind.feature().is_none_or(|feature| self.knows(feature));
         let id = self.out.offer(head);
         if !known {
             self.out.cancel(id, Refusal::Unsupported, events);
@@ -329,7 +337,7 @@ impl Open {
 
     /// The owner of this end has read an item of the other end's.
     pub(super) fn opened(&mut self, id: ItemId, at: u64) {
-        if self.features.contains(&Feature::Opened) {
+        if self.knows(Feature::Opened) {
             self.out.opened(id, at);
         }
     }

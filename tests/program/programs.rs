@@ -211,6 +211,9 @@ impl Rig {
         }));
         for entry in fs::read_dir(self.outbox("")).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
+            if ["ask", "answer"].contains(&&*name) {
+                continue;
+            }
             let is_text = name == "message" || name.ends_with(".msg");
             assert!(is_text || known.contains(&name), "{name} is litter, beside {known:?}");
         }

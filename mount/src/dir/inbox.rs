@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{AtFlags, Dir, FileType, Timespec, Timestamps};
@@ -17,8 +17,10 @@ use super::layout::{self, Layout};
 use crate::beneath::{self, DIR_MODE, FILE_MODE};
 use crate::inbox::{Budget, Numbers, candidates, item_cost};
 use crate::name::{Root, SafeName};
+use crate::questions::Questions;
 use crate::removal;
 use crate::secret::EXPLANATION;
+use crate::special::Special;
 use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};
 use group::Tree;
 use sink::{DirSink, FileSink, Target};
@@ -39,23 +41,29 @@ pub(super) struct Inbox {
     /// Before this it is not counted again.
     recount_after: Mutex<Option<Instant>>,
     numbers: Mutex<Numbers>,
+    questions: Arc<Mutex<Questions>>,
     last_text: AtomicU32,
     last_staged: AtomicU64,
     closing: AtomicBool,
 }
 
 impl Inbox {
-    pub(super) fn new(layout: Arc<Layout>, limit: u64) -> Self {
+    pub(super) fn new(layout: Arc<Layout>, limit: u64, questions: Arc<Mutex<Questions>>) -> Self {
         Self {
             budget: Budget::new(limit),
             item_cost: item_cost(limit, layout.free_inodes()),
             recount_after: Mutex::new(None),
             layout,
             numbers: Mutex::default(),
+            questions,
             last_text: AtomicU32::new(0),
             last_staged: AtomicU64::new(0),
             closing: AtomicBool::new(false),
         }
+    }
+
+    fn questions(&self) -> MutexGuard<'_, Questions> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses everything from now on.
@@ -65,8 +73,13 @@ impl Inbox {
 
     pub(super) fn receive(self: &Arc<Self>, head: &Incoming<'_>) -> Result<Box<dyn Sink>, Refusal> {
         self.check(head)?;
+        if let Some(special) = Special::for_kind(head.kind) {
+            self.questions().may_arrive(special, head.name)?;
+            let target = Target::Special(special, head.name.to_owned());
+            return Ok(Box::new(FileSink::new(self, head, target)?));
+        }
         let name = match head.kind {
-            Kind::Text => None,
+            Kind::Text | Kind::Ask | Kind::Answer => None,
             // They go into the vault, and never through here.
             Kind::Secret => return Err(Refusal::BadName),
             Kind::File | Kind::Dir | Kind::Group => Some(safe(head.name, Root::Inbox)?),
@@ -108,8 +121,9 @@ impl Inbox {
         }
         // What cannot be read any more holds nothing.
         let all = size_below(&self.layout.inbox, self.item_cost).unwrap_or(0);
-        // The explanation in the place of secrets costs the peer nothing.
-        let size = all.saturating_sub(self.item_cost + EXPLANATION.len() as u64);
+        // The explanation in the place of secrets costs the peer nothing, and neither do the directories of ours.
+        let ours = self.item_cost.saturating_mul(Special::ALL.len() as u64 + 1) + EXPLANATION.len() as u64;
+        let size = all.saturating_sub(ours);
         let end = Instant::now();
         *after = Some(end + RECOUNT.max((end - start) * RECOUNT_SHARE));
         Some(size)
@@ -193,6 +207,15 @@ impl Staged {
         let name = self.inbox.place(&self.name, dir, way, part)?;
         self.placed = true;
         Ok(name)
+    }
+}
+
+impl Staged {
+    /// Makes it visible under this name or not at all.
+    fn place_as(mut self, dir: &OwnedFd, name: &str) -> Result<(), Refusal> {
+        beneath::rename_new(&self.inbox.layout.incoming, &*self.name, dir, name).map_err(refusal)?;
+        self.placed = true;
+        Ok(())
     }
 }
 

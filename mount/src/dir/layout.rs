@@ -12,6 +12,7 @@ use super::OpenError;
 use crate::beneath;
 use crate::place::Place;
 use crate::secret::{EXPLANATION, SECRETS};
+use crate::special::Special;
 
 /// What an agent reads that lands in the directory without context.
 const README: &str = include_str!("../channel-readme.md");
@@ -69,12 +70,16 @@ impl Layout {
             [OUTBOX, INCOMING, LEAVING].map(|name| beneath::make_dir(channel, name));
         beneath::make_dir(channel, FLUSH)?;
         beneath::make_dir(&inbox, MESSAGES)?;
+        let outbox = outbox?;
+        for special in Special::ALL {
+            beneath::make_dir(&inbox, special.as_str())?;
+            beneath::make_dir(&outbox, special.as_str())?;
+        }
         for (name, content) in
             [("README.md", README), (".gitignore", GITIGNORE), (CTL, ""), ("status.json", "{}\n")]
         {
             write_new(channel, name, content)?;
         }
-        let outbox = outbox?;
         // `> outbox/secrets/KEY` fails before a byte of it is on a disk.
         for dir in [&outbox, &inbox] {
             write_new(dir, SECRETS, EXPLANATION)?;

@@ -2,14 +2,16 @@
 //! state machine asks for. Nothing else reads or changes the state machine.
 
 mod secrets;
+/// The directories of ours in the outbox.
+mod special;
 #[cfg(test)]
 mod tests;
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -22,7 +24,9 @@ use super::watch::{self, Watch};
 use crate::beneath;
 use crate::outbox::{self, Action, Answer, MAX_ENTRIES, Node, Outbox, Prepared, Rules, Stat, Ticket};
 use crate::prepare::{Preparer, Taken};
+use crate::questions::Questions;
 use crate::secret::{Secret, SecretName};
+use crate::special::Special;
 use crate::stream::Word;
 use crate::{Content, Ctl, EntryId, LeftOut, OutboxEvent, Outcome, Outlet, SecretNotSent, ignore, name};
 
@@ -59,6 +63,7 @@ pub(super) enum Order {
 pub(super) struct Worker {
     layout: Arc<Layout>,
     outbox: Outbox,
+    questions: Arc<Mutex<Questions>>,
     watch: Watch,
     snapshots: Arc<Snapshots>,
     preparer: Preparer,
@@ -75,7 +80,12 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts to watch. Signs begin to gather at once, in the queue that `orders` feeds.
-    pub(super) fn new(layout: Arc<Layout>, outlet: Outlet, orders: Sender<Order>) -> io::Result<Self> {
+    pub(super) fn new(
+        layout: Arc<Layout>,
+        questions: Arc<Mutex<Questions>>,
+        outlet: Outlet,
+        orders: Sender<Order>,
+    ) -> io::Result<Self> {
         let snapshots = Arc::new(Snapshots::new(&layout)?);
         let preparer = {
             let snapshots = Arc::clone(&snapshots);
@@ -91,10 +101,14 @@ impl Worker {
         for name in [layout::OUTBOX, layout::CTL, layout::FLUSH] {
             watch.add(&layout.path.join(name))?;
         }
+        for special in Special::ALL {
+            watch.add(&layout.path.join(layout::OUTBOX).join(special.as_str()))?;
+        }
         let outbox = Outbox::new(Rules::DIR);
         Ok(Self {
             layout,
             outbox,
+            questions,
             watch,
             snapshots,
             preparer,
@@ -161,6 +175,7 @@ impl Worker {
             Order::Prepared(ticket, taken) => self.prepared(&ticket, taken),
             Order::Outcome(entry, outcome) => {
                 let word = Word::from(&outcome);
+                self.question_ended(entry, &outcome);
                 self.outbox.outcome(entry, outcome, now);
                 // Its name is free before its writer knows.
                 self.act();
@@ -229,6 +244,7 @@ impl Worker {
             return self.snapshots.streams().tell(ticket.entry, &Word::Cancelled);
         }
         let is_once = self.snapshots.streams().has(ticket.entry) || self.secrets.has(&ticket.path);
+        let taken = taken.and_then(|taken| self.address(ticket, taken));
         let result = match taken {
             Ok((offer, identity)) => {
                 let bytes = match &offer.content {
@@ -300,6 +316,7 @@ impl Worker {
             if found.is_ok() {
                 self.look(&path, outbox::Sign::Seen);
             }
+            self.keep_special(&path);
         } else if let Some(token) = self.flush_token(path) {
             self.outbox.forget_flush(&token);
         } else if path == self.layout.path.join(layout::CTL) {
@@ -312,6 +329,7 @@ impl Worker {
             (Some(from), Some(to)) if !secrets::is_there(&from) && !secrets::is_there(&to) => {
                 self.outbox.renamed(&key(&from), &key(&to), Instant::now());
                 self.look(&to, outbox::Sign::Complete);
+                self.keep_special(&from);
             }
             _ => {
                 self.gone(from);
@@ -355,6 +373,9 @@ impl Worker {
                 return None;
             }
         };
+        if let Some(verdict) = self.look_at_special(&name, kind) {
+            return verdict.then(|| path.to_owned());
+        }
         if kind == FileType::Symlink && name.contains('/') && ignore::path(&name).is_none() {
             self.outbox.leave_out(&name, crate::reference::INSIDE.into(), now);
             return None;

@@ -16,6 +16,12 @@ pub struct Staged {
     ino: Ino,
 }
 
+impl Staged {
+    pub(super) const fn ino(&self) -> Ino {
+        self.ino
+    }
+}
+
 impl Files {
     /// An empty content that counts against the inbox.
     #[must_use]

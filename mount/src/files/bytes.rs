@@ -85,6 +85,9 @@ impl Files {
         if changes && self.line.holds(ino) {
             self.complete(ino, now);
         }
+        if changes {
+            self.may_write_again(ino)?;
+        }
         if changes && truncate {
             self.set_len(ino, 0)?;
         }
@@ -175,6 +178,9 @@ impl Files {
         if self.is_secret(ino) {
             self.change_secret(ino, |secret| secret.write_at(offset, data))?;
         } else {
+            if offset.saturating_add(data.len() as u64) > self.longest(ino) {
+                return Err(FileError::TooLarge);
+            }
             self.change(ino, |content| content.write_at(offset, data))?;
         }
         if !wrote && !mapped {
@@ -221,6 +227,7 @@ impl Files {
     pub fn release(&mut self, fh: Fh, now: Instant) {
         let Some(handle) = self.handles.remove(fh) else { return };
         let ino = handle.ino;
+        self.reads_no_more(fh);
         if let Some(node) = self.tree.node_mut(ino) {
             node.handles = node.handles.saturating_sub(1);
         }
@@ -297,6 +304,12 @@ impl Files {
         }
         if self.line.holds(ino) && fh.is_none() {
             self.complete(ino, now);
+        }
+        if size > self.longest(ino) {
+            return Err(FileError::TooLarge);
+        }
+        if fh.is_none() {
+            self.may_write_again(ino)?;
         }
         self.set_len(ino, size)?;
         match fh {

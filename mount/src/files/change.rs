@@ -66,6 +66,8 @@ pub enum Change {
     Forget(String),
     /// Somebody waits at `receipt` under this number.
     Receipt(u64),
+    /// An item of the peer's was read.
+    Opened(u64),
     /// A word was written into `ctl`.
     Ctl(Ctl),
 }

@@ -79,6 +79,7 @@ impl Files {
     /// [`FileError`].
     pub fn mkdir(&mut self, dir: Ino, name: &OsStr, mode: u16, caller: Caller) -> Result<Entry, FileError> {
         self.takes_no_secret(dir)?;
+        self.must_be_file(dir)?;
         let zone = self.may_make(dir, name, caller)?;
         let ino = self.make(zone, Body::Dir(Children::default()), mode)?;
         self.tree.attach(dir, name, ino);
@@ -92,6 +93,7 @@ impl Files {
     /// [`FileError`].
     pub fn symlink(&mut self, dir: Ino, name: &OsStr, target: &OsStr) -> Result<Entry, FileError> {
         self.takes_no_secret(dir)?;
+        self.must_be_file(dir)?;
         let zone = self.may_make(dir, name, Caller::User)?;
         if target.len() > MAX_TARGET {
             return Err(FileError::NameTooLong);
@@ -107,7 +109,7 @@ impl Files {
     /// # Errors
     /// [`FileError`].
     pub fn mknod(&mut self, dir: Ino, name: &OsStr, mode: u16, now: Instant) -> Result<Entry, FileError> {
-        let ino = self.new_file(dir, name, mode)?;
+        let ino = self.new_file(dir, name, mode, false)?;
         self.complete(ino, now);
         self.remember(ino)
     }
@@ -124,7 +126,7 @@ impl Files {
         temporary: bool,
         append: bool,
     ) -> Result<(Entry, Fh), FileError> {
-        let ino = self.new_file(dir, name, mode)?;
+        let ino = self.new_file(dir, name, mode, temporary)?;
         let file = self.file_mut(ino)?;
         file.temporary = temporary && file.ours.is_none();
         if file.ours.is_none() {
@@ -151,7 +153,7 @@ impl Files {
         let mut content = Content::clone(&file.content);
         content.charge_on(&self.outbox_quota);
         let content = Arc::new(content);
-        let made = self.new_file(dir, name, mode)?;
+        let made = self.new_file(dir, name, mode, false)?;
         self.file_mut(made)?.content = content;
         self.node_mut(made)?.mtime = mtime;
         self.complete(made, now);
@@ -210,6 +212,7 @@ impl Files {
         if let Some(target) = target {
             self.may_replace(ino, target)?;
         }
+        self.may_move_into(ino, to_dir, to_name)?;
         if self.tree.subtree(ino).contains(&to_dir) {
             return Err(FileError::Invalid);
         }
@@ -255,6 +258,9 @@ impl Files {
         // Closed under the old name, its content follows it to the new one.
         if self.line.holds(ino) {
             self.complete_as(ino, from.as_deref(), now);
+        }
+        if self.tree.node(ino).and_then(|node| node.file()).is_some_and(|file| !file.dirty) {
+            self.take_name(&to, ino);
         }
         let mut pieces = self.pieces(ino);
         for piece in pieces.iter_mut().filter(|piece| piece.target.is_some()) {
@@ -368,6 +374,9 @@ impl Files {
 
     fn may_replace(&self, ino: Ino, target: Ino) -> Result<(), FileError> {
         let (old, new) = (self.node(ino)?, self.node(target)?);
+        if self.is_place(target) {
+            return Err(FileError::Policy);
+        }
         match (old.is_dir(), new.children()) {
             (true, Some(children)) if children.is_empty() => Ok(()),
             (true, Some(_)) => Err(FileError::NotEmpty),
@@ -382,13 +391,15 @@ impl Files {
         let Self { places, .. } = self;
         [ROOT, places.inbox, places.outbox, places.incoming, places.leaving, places.flush].contains(&ino)
             || self.is_secrets(ino)
+            || self.is_special(ino)
     }
 
-    fn new_file(&mut self, dir: Ino, name: &OsStr, mode: u16) -> Result<Ino, FileError> {
+    fn new_file(&mut self, dir: Ino, name: &OsStr, mode: u16, temporary: bool) -> Result<Ino, FileError> {
         if dir == self.places.flush {
             return self.new_request(name);
         }
         let zone = self.may_make(dir, name, Caller::User)?;
+        self.may_name(dir, name, temporary)?;
         let mut file = self.empty_file(&self.outbox_quota, None);
         file.secret = self.new_secret(dir, name)?;
         let ino = self.make(zone, Body::File(file), mode)?;

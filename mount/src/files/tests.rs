@@ -128,6 +128,7 @@ fn told(change: &Change) -> String {
         Change::Flush(token) => format!("flush {token}"),
         Change::Forget(token) => format!("forget {token}"),
         Change::Receipt(number) => format!("receipt {number}"),
+        Change::Opened(item) => format!("{item} opened"),
         Change::Ctl(Ctl::Close) => "close".to_owned(),
         Change::Ctl(Ctl::CloseNow) => "close now".to_owned(),
     }

@@ -13,6 +13,7 @@ use crate::blob;
 use crate::error::FileError;
 use crate::files::{NODE_COST, Staged};
 use crate::name::{Root, SafeName};
+use crate::special::Special;
 use crate::tree::Time;
 use crate::{Group, Incoming, Kind, Refusal, Saved, Sink};
 
@@ -44,12 +45,14 @@ impl Inbox {
         self.check(head)?;
         let mtime = head.mtime.map(Time::from);
         Ok(match head.kind {
-            Kind::Text => Box::new(FileSink::new(self, Target::Text, false, None)),
+            Kind::Text => Box::new(FileSink::new(self, Target::Text, false, None, head.item)),
+            Kind::Ask | Kind::Answer => self.question(head)?,
             Kind::File => Box::new(FileSink::new(
                 self,
                 Target::Inbox(safe(head.name, Root::Inbox)?),
                 head.executable,
                 mtime,
+                head.item,
             )),
             // They go into the vault, and never through here.
             Kind::Secret => return Err(Refusal::BadName),
@@ -60,13 +63,27 @@ impl Inbox {
         })
     }
 
+    fn question(self: &Arc<Self>, head: &Incoming<'_>) -> Result<Box<dyn Sink>, Refusal> {
+        let special = Special::for_kind(head.kind).ok_or(Refusal::BadName)?;
+        self.shared.files().questions().may_arrive(special, head.name)?;
+        let target = Target::Special(special, head.name.to_owned());
+        Ok(Box::new(FileSink::new(self, target, false, None, head.item)))
+    }
+
     pub(super) fn receive_group(self: &Arc<Self>, head: &Incoming<'_>) -> Result<Box<dyn Group>, Refusal> {
         self.check(head)?;
         let mtime = head.mtime.map(Time::from);
         let name = safe(head.name, Root::Inbox)?;
         let staged = self.shared.files().stage_dir(mtime).map_err(|error| self.refusal(error))?;
         let root = Arc::new(Unstage { inbox: Arc::clone(self), staged: Some(staged) });
-        Ok(Box::new(Tree { inbox: Arc::clone(self), name, root, mtime, size: Arc::default() }))
+        Ok(Box::new(Tree {
+            inbox: Arc::clone(self),
+            name,
+            root,
+            mtime,
+            size: Arc::default(),
+            item: head.item,
+        }))
     }
 
     /// What can be said before the first byte.
@@ -205,6 +222,8 @@ enum Target {
     Text,
     /// Under its own name.
     Inbox(SafeName),
+    /// To the questions or answers, under exactly its name.
+    Special(Special, String),
     /// Into a group, whose bytes it adds to.
     Group(SafeName, Arc<Unstage>, Arc<Mutex<u64>>),
 }
@@ -216,12 +235,13 @@ struct FileSink {
     target: Target,
     executable: bool,
     mtime: Option<Time>,
+    item: u64,
 }
 
 impl FileSink {
-    fn new(inbox: &Arc<Inbox>, target: Target, executable: bool, mtime: Option<Time>) -> Self {
+    fn new(inbox: &Arc<Inbox>, target: Target, executable: bool, mtime: Option<Time>, item: u64) -> Self {
         let content = inbox.shared.files().incoming();
-        Self { inbox: Arc::clone(inbox), content, target, executable, mtime }
+        Self { inbox: Arc::clone(inbox), content, target, executable, mtime, item }
     }
 }
 
@@ -244,10 +264,12 @@ impl Sink for FileSink {
     }
 
     fn commit(self: Box<Self>) -> Result<Saved, Refusal> {
-        let Self { inbox, content, target, executable, mtime } = *self;
+        let Self { inbox, content, target, executable, mtime, item } = *self;
         let size = content.len();
         let staged = inbox.shared.files().stage_file(content, executable, mtime);
         let mut staged = staged.map_err(|error| inbox.refusal(error))?;
+        let is_member = matches!(target, Target::Group(..));
+        inbox.shared.files().expect_reader(&staged, item, is_member);
         let name = match target {
             Target::Group(name, root, sum) => {
                 let group = root.staged.as_ref().ok_or(Refusal::Closing)?;
@@ -260,6 +282,16 @@ impl Sink for FileSink {
                 let unstage = Unstage { inbox: Arc::clone(&inbox), staged: None };
                 let parts = [MESSAGES.to_owned(), format!("{number:04}.txt")];
                 place(unstage, &mut staged, &parts)?
+            }
+            Target::Special(special, name) => {
+                let arrived = inbox.shared.files().questions().arrive(special, &name);
+                let unstage = Unstage { inbox: Arc::clone(&inbox), staged: None };
+                let parts = [special.as_str().to_owned(), name];
+                let placed = arrived.map_err(Refusal::from).and_then(|()| {
+                    let placed = place(unstage, &mut staged, &parts);
+                    placed.inspect_err(|_| inbox.shared.files().questions().not_arrived(special, &parts[1]))
+                });
+                placed.inspect_err(|_| inbox.shared.with(|files| files.unstage(&staged)))?
             }
             Target::Inbox(name) => {
                 let unstage = Unstage { inbox: Arc::clone(&inbox), staged: None };
@@ -312,6 +344,7 @@ struct Tree {
     root: Arc<Unstage>,
     mtime: Option<Time>,
     size: Arc<Mutex<u64>>,
+    item: u64,
 }
 
 impl Group for Tree {
@@ -323,15 +356,15 @@ impl Group for Tree {
         Ok(match head.kind {
             Kind::Dir => Box::new(DirSink { inbox: Arc::clone(&self.inbox), name, group: Some(root), mtime }),
             Kind::Secret => return Err(Refusal::BadName),
-            Kind::Text | Kind::File | Kind::Group => {
+            Kind::Text | Kind::File | Kind::Group | Kind::Ask | Kind::Answer => {
                 let target = Target::Group(name, root, Arc::clone(&self.size));
-                Box::new(FileSink::new(&self.inbox, target, head.executable, mtime))
+                Box::new(FileSink::new(&self.inbox, target, head.executable, mtime, self.item))
             }
         })
     }
 
     fn commit(self: Box<Self>) -> Result<Saved, Refusal> {
-        let Self { inbox, name, root, mtime, size } = *self;
+        let Self { inbox, name, root, mtime, size, item: _ } = *self;
         if Arc::strong_count(&root) > 1 {
             return Err(Refusal::Io(std::io::Error::other("a member of the directory is not complete")));
         }

@@ -16,13 +16,15 @@ use crate::blob::Reading;
 use crate::error::FileError;
 use crate::files::{Change, FLUSH_DIR, Files, Piece, Snapshot, Way};
 use crate::outbox::{
-    Action, Answer, Leaving, MAX_FLUSHES, NO_RECEIPTS, Node, Outbox, Prepared, Rules, Ticket, name_of,
+    Action, Answer, Identity, Leaving, MAX_FLUSHES, NO_RECEIPTS, Node, Outbox, Prepared, Rules, Ticket,
+    name_of,
 };
 use crate::prepare::{Preparer, Taken};
 use crate::reference::{self, Own};
 use crate::stream::{Streams, Word};
 use crate::{
-    Content, EntryId, Kind, MAX_TEXT, MAX_WHOLE, Offer, OutboxEvent, Outcome, Outlet, ignore, name, secret,
+    Content, EntryId, Kind, LeftOut, MAX_TEXT, MAX_WHOLE, Offer, OutboxEvent, Outcome, Outlet, ignore, name,
+    secret,
 };
 
 /// Before the number of a receipt in the token of its flush: no request has it in its name.
@@ -149,6 +151,9 @@ impl Worker {
             Order::Allow(offers) => self.outbox.allow(offers),
             Order::Outcome(entry, outcome) => {
                 let word = Word::from(&outcome);
+                if let Some(path) = self.outbox.path_of(entry) {
+                    self.shared.files().questions().ended(path, outcome.is_delivered());
+                }
                 self.outbox.outcome(entry, outcome, now);
                 // Its name is free before its writer knows.
                 self.act();
@@ -225,6 +230,7 @@ impl Worker {
                     }
                     self.outbox.renamed(&from, &to, now);
                     self.forget(&from);
+                    self.shared.files().questions().gone(&from);
                 }
                 for piece in pieces {
                     self.touch(piece, now);
@@ -235,6 +241,7 @@ impl Worker {
                     self.kept.remove(&apart);
                 }
                 self.forget(&path);
+                self.shared.files().questions().gone(&path);
             }
             Change::Touched(path) => self.outbox.nudge(&path, now),
             Change::Flush(token) => self.flush(token),
@@ -243,6 +250,7 @@ impl Worker {
                 self.receipts.push_back(number);
                 self.start_receipts();
             }
+            Change::Opened(item) => self.emit(OutboxEvent::Opened { item }),
             Change::Ctl(word) => self.emit(OutboxEvent::Ctl(word)),
         }
     }
@@ -375,6 +383,7 @@ impl Worker {
             return self.streams.tell(ticket.entry, &Word::Cancelled);
         }
         let is_stream = self.streams.has(ticket.entry);
+        let taken = taken.and_then(|taken| self.address(ticket, taken));
         let result = match taken {
             Ok((offer, _)) => {
                 self.emit(OutboxEvent::Offer(offer));
@@ -387,6 +396,16 @@ impl Worker {
         if is_stream {
             self.outbox.only_once(ticket.entry);
         }
+    }
+
+    /// A question or an answer becomes one, or is told at once to be none: somebody may be waiting for it.
+    fn address(&mut self, ticket: &Ticket, (offer, identity): (Offer, Identity)) -> Taken {
+        let addressed = self.shared.files().questions().address(offer);
+        addressed.map(|offer| (offer, identity)).map_err(|denied| {
+            let (name, reason) = (name_of(&ticket.path).to_owned(), denied.to_string());
+            self.emit(OutboxEvent::Denied(LeftOut { name, reason: reason.clone() }));
+            Prepared::Denied(reason)
+        })
     }
 
     fn leave(&mut self, leaving: Leaving) {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use crate::EntryId;
+use crate::special::Special;
 
 /// What something in the outbox is, as far as it can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +182,7 @@ impl Entry {
     }
 }
 
-/// Whether a path relative to `outbox/` has the name of a text.
+/// Whether a path relative to `outbox/` has the name of a text; questions and answers are texts, too.
 pub(crate) fn is_text_name(path: &str) -> bool {
-    path == "message" || (path.ends_with(".msg") && !path.contains('/'))
+    path == "message" || (path.ends_with(".msg") && !path.contains('/')) || Special::of(path).is_some()
 }

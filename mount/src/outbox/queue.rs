@@ -92,6 +92,11 @@ impl Outbox {
                 self.set_state(path, State::Delivered, now);
             }
             Prepared::LeftOut(reason) => self.leave_out_as(path, ticket.identity, reason.into(), now),
+            Prepared::Denied(reason) => {
+                self.fail_path(path, &reason);
+                let due = Some((now + self.rules.empty, self.next_order()));
+                self.set_state(path, State::LeftOut { due, reason: reason.into() }, now);
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::entry::Weight;
 use crate::secret;
+use crate::special::Special;
 
 /// One name at the top of the outbox with everything below it.
 #[derive(Debug)]
@@ -124,9 +125,9 @@ impl Tops {
     }
 }
 
-/// The first part of a path; a secret leaves by itself.
+/// The first part of a path; a secret, and what is in a directory of ours, leaves by itself.
 pub(super) fn top_of(path: &str) -> &str {
-    if secret::below(path).is_some() {
+    if secret::below(path).is_some() || Special::of(path).is_some() {
         return path;
     }
     path.split_once('/').map_or(path, |(top, _)| top)

@@ -262,7 +262,7 @@ impl Fixture {
 }
 
 pub fn head(kind: Kind, name: &str) -> Incoming<'_> {
-    Incoming { kind, name, size: None, executable: false, mtime: None }
+    Incoming { kind, item: 7, name, size: None, executable: false, mtime: None }
 }
 
 /// Holds if a program can be run: a test that cannot do its work fails.

@@ -13,6 +13,8 @@ mod leaving;
 mod links;
 mod model;
 mod operations;
+mod presence;
+mod questions;
 mod receiving;
 mod secrets;
 mod semantics;

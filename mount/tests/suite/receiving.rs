@@ -111,9 +111,9 @@ fn an_item_appears_complete_or_not_at_all() {
     each(|fixture| {
         let mut sink = fixture.mailbox.receive(&head(Kind::File, "a/b")).unwrap();
         sink.write(b"half").unwrap();
-        assert_eq!(below(fixture, "inbox"), ["log.jsonl", "messages"]);
+        assert_eq!(below(fixture, "inbox"), ["answer", "ask", "log.jsonl", "messages"]);
         drop(sink);
-        assert_eq!(below(fixture, "inbox"), ["log.jsonl", "messages"]);
+        assert_eq!(below(fixture, "inbox"), ["answer", "ask", "log.jsonl", "messages"]);
         nothing_is_staged(fixture);
     });
 }
@@ -252,7 +252,7 @@ fn a_group_appears_with_one_rename() {
             assert_eq!(member.commit().unwrap().name, saved_as);
         }
         drop(group.member(&head(Kind::File, "dropped")).unwrap());
-        assert_eq!(below(fixture, "inbox"), ["log.jsonl", "messages"]);
+        assert_eq!(below(fixture, "inbox"), ["answer", "ask", "log.jsonl", "messages"]);
         let saved = group.commit().unwrap();
         assert_eq!((saved.name.as_str(), saved.size), ("project", 4));
         let names = below(fixture, "inbox/project");

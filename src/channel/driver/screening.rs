@@ -3,6 +3,7 @@
 //! Owns what is said of them, and what becomes of them where their owner asked that they do not leave. What they look
 //! like is decided by [`credential`]; secrets pass by another door and are not looked at.
 
+use agent_wormhole_mount::special::Special;
 use agent_wormhole_mount::{Content, Kind, Member, Offer, Outcome, SourceError};
 
 use super::Driver;
@@ -19,18 +20,22 @@ impl Driver {
     /// Looks at what is about to be sent; it comes back where it may be.
     pub(super) fn screen(&mut self, offer: Offer) -> Option<Offer> {
         let looked_at = match offer.kind {
-            Kind::Text | Kind::File => resembled(&offer.content),
+            Kind::Text | Kind::File | Kind::Ask | Kind::Answer => resembled(&offer.content),
             // Secrets pass by another door.
             Kind::Dir | Kind::Group | Kind::Secret => None,
         };
         let Some(what) = looked_at else { return Some(offer) };
+        let name = match Special::for_kind(offer.kind) {
+            Some(special) => format!("{}/{}", special.as_str(), offer.name),
+            None => offer.name.clone(),
+        };
         if !self.block_secrets {
-            self.warn(offer.name.clone(), what);
+            self.warn(name, what);
             return Some(offer);
         }
         let why = withheld(what);
-        self.report.refused(&offer.name, &why);
-        let event = RefusedEvent { by: Side::Myself, id: None, name: offer.name, detail: Some(why.clone()) };
+        self.report.refused(&name, &why);
+        let event = RefusedEvent { by: Side::Myself, id: None, name, detail: Some(why.clone()) };
         self.tell(StatusEvent::Refused(event));
         self.answer(offer.entry, Outcome::Refused(why));
         None

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Memory, Shared, unread};
 use crate::channel::journal::Journal;
-use crate::event::{ClosedEvent, Event, StatusEvent, TextEvent};
+use crate::event::{ClosedEvent, Event, QuestionEvent, StatusEvent, TextEvent};
 
 fn journal(lines: crate::channel::options::Lines) -> (Arc<Journal>, Arc<Memory>) {
     let memory = Arc::new(Memory::default());
@@ -86,4 +86,28 @@ fn closed_is_the_last_line() {
     let log = memory.log.lock().unwrap();
     assert!(log.last().unwrap().contains(r#""event":"closed""#), "{:?}", log.last());
     assert!(log[log.len() - 2].contains(r#""event":"burst""#));
+}
+
+fn answer(n: u64) -> Event {
+    Event::Answer(QuestionEvent { id: n, name: format!("q{n}"), ..QuestionEvent::default() })
+}
+
+#[test]
+fn an_answer_is_told_whatever_else_comes_and_a_question_waits_for_its_time() {
+    let (journal, memory) = journal(Box::new(|_| Ok(())));
+    for _ in 0..20_000 {
+        journal.event(&text("x"));
+    }
+    (0..1_000).for_each(|n| journal.event(&answer(n)));
+    let told = |what: &str| memory.log.lock().unwrap().iter().filter(|line| line.contains(what)).count();
+    assert_eq!(told(r#""type":"answer""#), 1_000);
+    // The answers have left a debt of ten seconds: a question waits, and is told all the same when the channel ends.
+    let asking = {
+        let journal = Arc::clone(&journal);
+        std::thread::spawn(move || journal.event(&Event::Ask(QuestionEvent::default())))
+    };
+    assert!(!asking.is_finished() && told(r#""type":"ask""#) == 0);
+    journal.release();
+    asking.join().unwrap();
+    assert_eq!(told(r#""type":"ask""#), 1);
 }

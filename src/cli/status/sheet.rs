@@ -7,7 +7,7 @@ use crate::cli::output::{Look, Tone};
 use crate::cli::progress;
 use crate::cli::quantity;
 use crate::event::escape::visible;
-use crate::event::state::{Flow, SecretsState};
+use crate::event::state::{ChannelState, Flow, SecretsState};
 
 /// Where values begin.
 const INDENT: usize = 11;
@@ -54,12 +54,20 @@ pub(super) fn sheet(row: &Row, look: Look) -> String {
     sheet.line("mailbox", &format!("{}{why}, {}", visible(&status.backend), visible(&status.at_rest)));
     if let Some(peer) = &status.peer {
         sheet.line("peer", &format!("{}, protocol {}", visible(&peer.agent), peer.protocol));
+        if let Some(heard) = &peer.heard {
+            let opened = match &peer.opened {
+                Some(at) => format!("its owner opened something {}", visible(at)),
+                None => "nothing is known to be opened".to_owned(),
+            };
+            sheet.line("", &format!("its program was heard {}; {opened}", visible(heard)));
+        }
     }
     if let Some(limit) = status.limits.messages_per_minute {
         sheet.line("limit", &format!("the relay takes {limit} messages a minute"));
     }
     flow(&mut sheet, "sent", "delivered", &status.outbox);
     flow(&mut sheet, "received", "saved", &status.inbox);
+    sent(&mut sheet, status);
     secrets(&mut sheet, &status.secrets);
     for left in &status.left_out {
         sheet.line("left out", &format!("{}: {}", visible(&left.name), visible(&left.reason)));
@@ -106,6 +114,23 @@ fn flow(sheet: &mut Sheet, title: &str, done: &str, flow: &Flow) {
         );
     }
     more(sheet, "refused", flow.refusals_more);
+}
+
+/// What the other end has stored, and whether its owner has opened it, as far as that is told.
+fn sent(sheet: &mut Sheet, status: &ChannelState) {
+    let tells = status.peer.as_ref().is_some_and(|peer| peer.tells_opened);
+    if status.sent_more > 0 {
+        sheet.line("stored", &format!("{} earlier", status.sent_more));
+    }
+    for item in &status.sent {
+        let opened = match &item.opened {
+            Some(at) => format!("opened {}", visible(at)),
+            None if tells => "not opened yet, as far as the other end tells".to_owned(),
+            None => "the other end does not tell whether it was opened".to_owned(),
+        };
+        let (name, at) = (visible(&item.name), visible(&item.stored));
+        sheet.line("stored", &format!("{} {name}: stored {at}, {opened}", visible(&item.kind)));
+    }
 }
 
 fn more(sheet: &mut Sheet, title: &str, count: u64) {

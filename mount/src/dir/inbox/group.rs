@@ -53,7 +53,7 @@ impl Group for Tree {
             Kind::Dir | Kind::Group => {
                 Ok(Box::new(DirSink::new(inbox, Arc::clone(&self.root), name, head.mtime)))
             }
-            Kind::File | Kind::Text => {
+            Kind::File | Kind::Text | Kind::Ask | Kind::Answer => {
                 let charge = Charge::new(inbox)?;
                 let (dir, way) = inbox.parents(&self.root, name.parents())?;
                 let (file, last) = create(&dir, name.last())?;

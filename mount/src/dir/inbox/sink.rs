@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use super::{Charge, Inbox, Staged, beneath, finish_file, io_refusal, refusal, set_time};
 use crate::dir::layout::MESSAGES;
 use crate::name::SafeName;
+use crate::special::Special;
 use crate::{Incoming, Refusal, Saved, Sink};
 
 /// Where a file goes when it is complete.
@@ -19,6 +20,8 @@ pub(super) enum Target {
     Text,
     /// Under its own name.
     Inbox(SafeName),
+    /// To the questions or answers, under exactly its name.
+    Special(Special, String),
 }
 
 /// A file or text.
@@ -57,6 +60,15 @@ impl Sink for FileSink {
                 let (dir, way) = inbox.parents(&inbox.layout.inbox, &[MESSAGES.to_owned()])?;
                 let last = staged.place(&dir, &way, &format!("{number:04}.txt"))?;
                 way + &last
+            }
+            Target::Special(special, name) => {
+                finish_file(&file, false, None)?;
+                let (dir, way) = inbox.parents(&inbox.layout.inbox, &[special.as_str().to_owned()])?;
+                inbox.questions().arrive(special, &name)?;
+                staged
+                    .place_as(&dir, &name)
+                    .inspect_err(|_| inbox.questions().not_arrived(special, &name))?;
+                way + &name
             }
             Target::Inbox(name) => {
                 finish_file(&file, executable, mtime)?;

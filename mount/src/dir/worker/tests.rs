@@ -23,7 +23,7 @@ fn deaf() -> Deaf {
     let (orders, queue) = mpsc::channel();
     let (tell, events) = mpsc::channel();
     let outlet = Box::new(move |event| tell.send(event).is_ok());
-    let worker = Worker::new(Arc::clone(&layout), outlet, signs).unwrap();
+    let worker = Worker::new(Arc::clone(&layout), Arc::default(), outlet, signs).unwrap();
     let thread = std::thread::spawn(move || worker.run(&queue));
     orders.send(Order::Allow(100)).unwrap();
     Deaf { layout, orders, events, thread: Some(thread), _nowhere: nowhere, _home: home }

@@ -94,5 +94,5 @@ fn what_its_owner_removed_before_a_dead_bell_was_noticed_does_not_come_back() {
     rig.files.place_without_bell(&staged, &[], "a").unwrap();
     assert_eq!(rig.at("inbox/a"), None);
     let names: Vec<_> = rig.files.list(inbox, 0).unwrap().into_iter().map(|entry| entry.name).collect();
-    assert_eq!(names, ["messages", "log.jsonl"]);
+    assert_eq!(names, ["messages", "ask", "answer", "log.jsonl"]);
 }
