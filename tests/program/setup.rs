@@ -1,7 +1,7 @@
 //! `setup`, and the skill as it stands: each of its shell blocks is run between two ends.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use agent_wormhole::skill::{TEXT, stamp};
 use crate::detach::Background;
 use crate::fixture::LIMIT;
 use crate::fixture::process::{Ended, Process};
-use crate::fixture::world::{Via, World};
+use crate::fixture::world::{Pair, Via, World};
 
 /// Every target, with the file of it in the home and in the project.
 const TARGETS: [(&str, &str, &str); 4] = [
@@ -208,7 +208,7 @@ fn the_shell_of_the_skill_runs_as_it_stands() {
     let (here, dir) = (world.path("host"), pair.host.dir.clone());
     let number = pair.host.nameplate.clone();
     let blocks = blocks(&number);
-    assert_eq!(blocks.len(), 4, "{blocks:#?}");
+    assert_eq!(blocks.len(), 7, "{blocks:#?}");
     // Opening one, and taking leave of it.
     let _killed_at_the_end = Background { world: &world };
     let opened = shell(&world, &dir, &blocks[0]).finish();
@@ -248,8 +248,9 @@ fn the_shell_of_the_skill_runs_as_it_stands() {
     let next = watching.line("an event after 12", LIMIT).unwrap();
     let next: serde_json::Value = serde_json::from_str(&next).unwrap();
     assert!(next["seq"].as_u64().unwrap() > 12, "{next}");
+    asks_and_hands_over_a_secret(&world, &mut pair, &blocks[3..6]);
     // Saving and closing.
-    let closed = shell(&world, &dir, &blocks[3]).finish();
+    let closed = shell(&world, &dir, &blocks[6]).finish();
     assert_eq!((closed.code, closed.err.as_str()), (Some(0), ""), "{closed:?}");
     assert_eq!(fs::read_to_string(here.join("docs/report.pdf")).unwrap(), "their report");
     pair.host.finish().well();
@@ -258,6 +259,34 @@ fn the_shell_of_the_skill_runs_as_it_stands() {
     pair.peer.ctl("close");
     pair.peer.finish().well();
     world.is_clean();
+}
+
+/// The blocks of a question, of a secret that goes, and of one that came.
+fn asks_and_hands_over_a_secret(world: &World, pair: &mut Pair, blocks: &[String]) {
+    let (here, dir) = (world.path("host"), pair.host.dir.clone());
+    let mut asking = shell(world, &dir, &blocks[0]);
+    let asked = pair.peer.until("the question", |event| event["type"] == "ask");
+    assert_eq!((&asked["name"], &asked["body"]), (&"schema".into(), &"Which column is the key?\n".into()));
+    pair.peer.put("answer/schema", "id\n");
+    let answered = asking.finish();
+    assert_eq!((answered.code, answered.out.len()), (Some(0), 1), "{answered:?}");
+    assert!(
+        answered.out[0].contains("\"type\":\"answer\"") && answered.out[0].contains("\"body\":\"id\\n\"")
+    );
+    fs::write(here.join("key.txt"), "correct-horse-battery").unwrap();
+    let sent = shell(world, &dir, &blocks[1]).finish();
+    assert_eq!((sent.code, sent.err.as_str()), (Some(0), ""), "{sent:?}");
+    let secret = pair.peer.until("the secret", |event| event["type"] == "secret");
+    assert_eq!((&secret["name"], &secret["length"]), (&"API_KEY".into(), &"17-64".into()), "{secret}");
+    // The other way: it came, and one command has it.
+    fs::write(here.join("deploy.sh"), "#!/bin/sh\necho \"${#API_KEY} bytes: $API_KEY\"\n").unwrap();
+    fs::set_permissions(here.join("deploy.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let send = ["send", pair.peer.dir.to_str().unwrap(), "--secret", "API_KEY", "--wait"];
+    let theirs = Process::spawn_with(world.command(&send), b"wrong-donkey-staple!!").finish();
+    assert_eq!(theirs.code, Some(0), "{theirs:?}");
+    let ran = shell(world, &dir, &blocks[2]).finish();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.out[0].starts_with("21 bytes: ") && !ran.out[0].contains("donkey"), "{ran:?}");
 }
 
 /// What the plugin's hook says in a directory.
