@@ -65,12 +65,12 @@ impl ItemKind {
         matches!(self, Self::Text | Self::Ask | Self::Answer)
     }
 
-    /// The directory in `outbox/` and in `inbox/` that is for such items alone.
+    /// The directory in `outbox/` and in `inbox/` under which such items are told of.
     #[must_use]
     pub const fn directory(self) -> Option<&'static str> {
         match self {
-            Self::Text | Self::File | Self::Dir | Self::Group => None,
-            Self::Secret => Some("secrets"),
+            // A secret is known by its name alone: it is nowhere.
+            Self::Text | Self::File | Self::Dir | Self::Group | Self::Secret => None,
             Self::Ask => Some("ask"),
             Self::Answer => Some("answer"),
         }

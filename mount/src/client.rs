@@ -303,16 +303,15 @@ impl Drop for Request {
     }
 }
 
-/// Names at the top of the outbox, of secrets, and in the directories of ours there, that would be sent.
+/// Names at the top of the outbox, and in the directories of ours there, that would be sent.
 fn waiting(outbox: &Path) -> Vec<String> {
     let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
     let names = |dir: &Path| list(dir).map(|entry| name::escape(Path::new(&entry.file_name())));
-    let top = names(outbox).filter(|name| name != SECRETS && Special::named(name).is_none());
     // In a real directory that of secrets is a file, with nothing below it.
-    let below = |dir: &'static str| names(&outbox.join(dir)).map(move |name| format!("{dir}/{name}"));
-    let ours = Special::ALL.into_iter().map(Special::as_str).chain([SECRETS]);
-    let all = top.chain(ours.flat_map(below));
-    all.filter(|name| ignore::path(name).is_none()).take(MAX_NAMES).collect()
+    let ours = || Special::ALL.map(Special::as_str).into_iter().chain([SECRETS]);
+    let top = names(outbox).filter(|name| !ours().any(|dir| dir == name));
+    let below = ours().flat_map(|dir| names(&outbox.join(dir)).map(move |name| format!("{dir}/{name}")));
+    top.chain(below).filter(|name| ignore::path(name).is_none()).take(MAX_NAMES).collect()
 }
 
 fn outbox_of(channel: &Path) -> Result<PathBuf, PostError> {

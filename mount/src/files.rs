@@ -317,8 +317,8 @@ impl Files {
     #[must_use]
     pub fn outbox_path(&self, ino: Ino) -> Option<String> {
         let node = self.tree.node(ino)?;
-        let own = [self.places.outbox, self.places.secrets_out].contains(&ino) || self.is_special(ino);
-        if node.zone != Zone::Outbox || own {
+        let ours = ino == self.places.outbox || ino == self.places.secrets_out || self.is_special(ino);
+        if node.zone != Zone::Outbox || ours {
             return None;
         }
         self.tree.path(self.places.outbox, ino)

@@ -121,9 +121,9 @@ impl Inbox {
         }
         // What cannot be read any more holds nothing.
         let all = size_below(&self.layout.inbox, self.item_cost).unwrap_or(0);
-        // The explanation in the place of secrets costs the peer nothing, and neither do the directories of ours.
-        let ours = self.item_cost.saturating_mul(Special::ALL.len() as u64 + 1) + EXPLANATION.len() as u64;
-        let size = all.saturating_sub(ours);
+        // The directories of ours, and the explanation in the place of secrets, cost the peer nothing.
+        let ours = self.item_cost.saturating_mul(Special::ALL.len() as u64 + 1);
+        let size = all.saturating_sub(ours.saturating_add(EXPLANATION.len() as u64));
         let end = Instant::now();
         *after = Some(end + RECOUNT.max((end - start) * RECOUNT_SHARE));
         Some(size)

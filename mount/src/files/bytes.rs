@@ -175,12 +175,12 @@ impl Files {
         }
         let end = self.node(ino)?.file().map_or(0, crate::tree::File::len);
         let offset = if append && !mapped { end } else { offset };
+        if offset.saturating_add(data.len() as u64) > self.longest(ino) {
+            return Err(FileError::TooLarge);
+        }
         if self.is_secret(ino) {
             self.change_secret(ino, |secret| secret.write_at(offset, data))?;
         } else {
-            if offset.saturating_add(data.len() as u64) > self.longest(ino) {
-                return Err(FileError::TooLarge);
-            }
             self.change(ino, |content| content.write_at(offset, data))?;
         }
         if !wrote && !mapped {

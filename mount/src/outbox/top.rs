@@ -125,9 +125,9 @@ impl Tops {
     }
 }
 
-/// The first part of a path; a secret, and what is in a directory of ours, leaves by itself.
+/// The first part of a path; what is in a directory of ours leaves by itself.
 pub(super) fn top_of(path: &str) -> &str {
-    if secret::below(path).is_some() || Special::of(path).is_some() {
+    if Special::of(path).is_some() || secret::below(path).is_some() {
         return path;
     }
     path.split_once('/').map_or(path, |(top, _)| top)

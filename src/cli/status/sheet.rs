@@ -67,8 +67,8 @@ pub(super) fn sheet(row: &Row, look: Look) -> String {
     }
     flow(&mut sheet, "sent", "delivered", &status.outbox);
     flow(&mut sheet, "received", "saved", &status.inbox);
-    sent(&mut sheet, status);
     secrets(&mut sheet, &status.secrets);
+    sent(&mut sheet, status);
     for left in &status.left_out {
         sheet.line("left out", &format!("{}: {}", visible(&left.name), visible(&left.reason)));
     }
