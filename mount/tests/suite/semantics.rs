@@ -19,6 +19,8 @@ fn every_row_names_a_test_that_exists() {
         "src/outbox/tests.rs",
         "src/outbox/tests/mounted.rs",
         "src/prepare.rs",
+        "src/questions.rs",
+        "src/readers.rs",
         "src/reference/tests.rs",
         "src/stream/tests.rs",
         "src/dir/watch.rs",
