@@ -62,6 +62,8 @@ pub(super) enum Notice {
     Interrupt,
     /// What became of a secret is to be told.
     Secrets,
+    /// A command has used the secret of this number.
+    Used(u64),
 }
 
 /// What the driver listens to.

@@ -99,7 +99,8 @@ async fn channel(mut options: Options) -> Result<Ending, ChannelError> {
     let chosen = backend::open(&options, &place, patience, outlet)?;
     tracing::debug!(target: super::HOPS, hop = "mounted");
     let (block_secrets, showing) = (options.block_secrets, (options.lines, options.progress, address));
-    let handing = Handing { vault: &chosen.vault, mailbox: &chosen.mailbox, notice: &notice };
+    let Chosen { vault, mailbox, .. } = &chosen;
+    let handing = Handing { vault, mailbox, notice: &notice, read_receipts: options.read_receipts };
     let counter = handing.start(&place.socket());
     let ending = within(linked, showing, (deadline, block_secrets), &chosen, outbox, (notice, notices)).await;
     drop(counter);

@@ -134,6 +134,8 @@ enum Wanted {
     Ask(Option<String>),
     /// The answer to the question of this name.
     Answer(String),
+    /// A secret of the peer's, of this name where there is one.
+    Secret(Option<String>),
     /// A file or directory of this name.
     Name(String),
 }
@@ -144,17 +146,19 @@ impl Wanted {
         let Some(typed) = typed else { return Ok(Self::Anything) };
         let question = |name: &str| {
             let usable = special::is_name(name).then(|| name.to_owned());
-            usable
-                .ok_or_else(|| format!("`{}` is no name of a question: {}", visible(name), special::BAD_NAME))
+            usable.ok_or_else(|| {
+                format!("`{}` is no name that one can have: {}", visible(name), special::BAD_NAME)
+            })
         };
         match typed.split_once(':') {
             Some(("answer", name)) => return Ok(Self::Answer(question(name)?)),
             Some(("ask", name)) => return Ok(Self::Ask(Some(question(name)?))),
+            Some(("secret", name)) => return Ok(Self::Secret(Some(question(name)?))),
             Some((word, _)) if !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase()) => {
                 let (word, typed) = (visible(word), visible(typed));
                 return Err(format!(
-                    "`{word}:` is nothing that can be waited for, only `answer:` and `ask:` are; the file of this name is \
-                     `./{typed}`"
+                    "`{word}:` is nothing that can be waited for, only `answer:`, `ask:` and `secret:` are; the file of this \
+                     name is `./{typed}`"
                 ));
             }
             _ => {}
@@ -164,6 +168,7 @@ impl Wanted {
             "file" => Self::File,
             "connected" => Self::Connected,
             "ask" => Self::Ask(None),
+            "secret" => Self::Secret(None),
             name => Self::Name(name.strip_prefix("./").unwrap_or(name).trim_end_matches('/').to_owned()),
         })
     }
@@ -180,6 +185,9 @@ impl Wanted {
             }
             Self::Ask(name) => line.kind == "ask" && name.as_ref().is_none_or(|name| line.name == *name),
             Self::Answer(name) => line.kind == "answer" && line.name == *name,
+            Self::Secret(name) => {
+                line.kind == "secret" && name.as_ref().is_none_or(|name| line.name == *name)
+            }
             Self::Name(name) => is_item && !name.is_empty() && (line.name == *name || line.sent_as == *name),
         }
     }
@@ -199,7 +207,13 @@ impl Wanted {
                 _ => false,
             },
             Self::Ask(Some(name)) => of_the_peer && line.name.strip_prefix("ask/") == Some(name),
-            Self::Anything | Self::Text | Self::File | Self::Connected | Self::Ask(None) => false,
+            Self::Secret(Some(name)) => of_the_peer && line.name == *name,
+            Self::Anything
+            | Self::Text
+            | Self::File
+            | Self::Connected
+            | Self::Ask(None)
+            | Self::Secret(None) => false,
         }
     }
 
@@ -234,6 +248,8 @@ impl Wanted {
             Self::Ask(None) => "no question".to_owned(),
             Self::Ask(Some(name)) => format!("no question `{name}`"),
             Self::Answer(name) => format!("no answer to `{name}`"),
+            Self::Secret(None) => "no secret".to_owned(),
+            Self::Secret(Some(name)) => format!("no secret `{name}`"),
             Self::Name(name) => format!("no file or directory `{}`", visible(name)),
         }
     }
@@ -374,6 +390,22 @@ mod tests {
         assert!(fits("answer:x", &answer) && !fits("answer:y", &answer) && !fits("ask", &answer));
         assert!(!fits("x", &answer) && !fits("file", &ask) && !fits("text", &ask));
         assert!(Wanted::Anything.is(&ask) && Wanted::Anything.is(&answer));
+    }
+
+    #[test]
+    fn a_secret_is_waited_for_by_its_name_or_by_none() {
+        let secret = item("secret", "API_KEY", "");
+        let fits = |typed| Wanted::of(typed).unwrap().is(&secret);
+        assert!(fits(None) && fits(Some("secret")) && fits(Some("secret:API_KEY")));
+        assert!(
+            !fits(Some("secret:OTHER"))
+                && !fits(Some("API_KEY"))
+                && !fits(Some("./secret"))
+                && !fits(Some("file"))
+        );
+        let refused = Line { name: "API_KEY".into(), by: "self".into(), id: Some(1), ..status("refused") };
+        assert!(Wanted::of(Some("secret:API_KEY")).unwrap().is_refused(&refused));
+        assert!(!Wanted::of(Some("secret:OTHER")).unwrap().is_refused(&refused));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::fixture::end::End;
 use crate::fixture::process::Process;
-use crate::fixture::world::{Via, World};
+use crate::fixture::world::{Pair, Via, World};
 
 /// Runs a program on a file of the inbox, as its owner does.
 fn read(world: &World, end: &End, program: &str, args: &[&str], name: &str) {
@@ -138,5 +138,34 @@ fn what_was_opened_without_a_link_is_told_when_there_is_one() {
         end.ctl("close");
         end.status("closed");
         end.finish();
+    }
+}
+
+#[test]
+fn a_secret_counts_as_opened_when_a_command_has_used_it() {
+    for (args, told) in [(&["--mount", "dir"][..], true), (&["--mount", "dir", "--no-read-receipts"], false)]
+    {
+        let world = World::new();
+        let host = world.host(&["--mount", "dir"]);
+        let peer = world.connect(&host.code(), args);
+        let mut pair = Pair { host, peer, relay: None };
+        pair.connected();
+        let send = world.command(&["send", pair.host.dir.to_str().unwrap(), "--secret", "KEY", "--wait"]);
+        assert_eq!(Process::spawn_with(send, b"value-of-the-key").finish().code, Some(0));
+        let event = pair.peer.item("KEY");
+        let (dir, number) = (pair.peer.dir.to_str().unwrap().to_owned(), event["id"].clone());
+        let waited = world.run(&["wait", &dir, "--for", "secret:KEY", "--timeout", "20s"]);
+        assert_eq!(waited.code, Some(0), "{waited:?}");
+        sent(&pair.host, "KEY", |item| item["id"] == number && !is_opened(item));
+        let ended = world.run(&["run", &dir, "--secret", "KEY", "--", "true"]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        if told {
+            sent(&pair.host, "KEY", is_opened);
+        } else {
+            pair.peer.put("after.msg", "after");
+            pair.host.text("after");
+            sent(&pair.host, "KEY", |item| !is_opened(item));
+        }
+        pair.close();
     }
 }

@@ -102,6 +102,8 @@ pub struct Waiting {
 pub struct Lent {
     /// Which one, for [`Vault::used`] and [`Vault::back`].
     pub serial: u64,
+    /// Its number among what the peer sent.
+    pub id: u64,
     /// Its bytes.
     pub secret: Arc<Secret>,
 }
@@ -192,7 +194,7 @@ impl Vault {
         for name in names {
             if let Some(kept) = self.kept.get_mut(name) {
                 kept.lent = true;
-                lent.push(Lent { serial: kept.serial, secret: Arc::clone(&kept.secret) });
+                lent.push(Lent { serial: kept.serial, id: kept.id, secret: Arc::clone(&kept.secret) });
             }
         }
         Ok(lent)

@@ -4,10 +4,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Driver, Notice, now};
+use super::{Driver, Notice, millis, now};
 use crate::channel::Ending;
 use crate::event::state::Phase;
 use crate::frame::CloseReason;
+use crate::item::ItemId;
 use crate::transport::{Control, Farewell, OutFrame};
 
 /// A local close waits this long for what is in the outbox.
@@ -31,6 +32,7 @@ impl Driver {
     pub(super) fn on_notice(&mut self, notice: Notice) {
         let (ending, again) = match notice {
             Notice::Secrets => return self.changed(),
+            Notice::Used(item) => return self.session.opened(ItemId(item), millis()),
             Notice::Unread | Notice::Stop => (Ending::Done, false),
             Notice::Interrupt => (Ending::Interrupted, self.closing.is_some()),
         };

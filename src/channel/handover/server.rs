@@ -31,12 +31,15 @@ pub(in crate::channel) struct Handing<'a> {
     pub(in crate::channel) mailbox: &'a Arc<dyn Mailbox>,
     /// The driver, which writes `status.json`.
     pub(in crate::channel) notice: &'a UnboundedSender<Notice>,
+    /// Whether the peer is told that a secret was used.
+    pub(in crate::channel) read_receipts: bool,
 }
 
 struct Desk {
     vault: SharedVault,
     mailbox: Arc<dyn Mailbox>,
     notice: UnboundedSender<Notice>,
+    read_receipts: bool,
     clients: AtomicUsize,
     closed: AtomicBool,
 }
@@ -75,6 +78,7 @@ impl Handing<'_> {
             vault: Arc::clone(self.vault),
             mailbox: Arc::clone(self.mailbox),
             notice: self.notice.clone(),
+            read_receipts: self.read_receipts,
             clients: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         });
@@ -159,7 +163,15 @@ impl Desk {
         let mut vault = lock_vault(&self.vault);
         for lent in lent {
             // Whoever breaks off may have used them.
-            if heard.is_ok() && word == [BACK] { vault.back(lent.serial) } else { vault.used(lent.serial) }
+            if heard.is_ok() && word == [BACK] {
+                vault.back(lent.serial);
+                continue;
+            }
+            vault.used(lent.serial);
+            // That it was used is known where the command said so.
+            if heard.is_ok() && self.read_receipts {
+                let _ = self.notice.send(Notice::Used(lent.id));
+            }
         }
         drop(vault);
         self.changed();

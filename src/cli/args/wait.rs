@@ -16,8 +16,9 @@ pub const AFTER: &str = "WHAT is one of these; without --for it is anything from
   ask        a question, and ask:NAME that of this name
   answer:NAME
              the answer to the question of this name
+  secret     a secret, and secret:NAME that of this name
   NAME       a file or directory of this name in inbox/, or sent with it (`sent_as`);
-             ./text, ./file, ./ask and ./a:b are names, too
+             ./text, ./file, ./ask, ./secret and ./a:b are names, too
 
 What came before is found, too: give --since the \"seq\" of the last event that you have seen.
 
@@ -26,7 +27,7 @@ Exit codes:
   2  no such channel is running here
   4  it cannot come any more: the channel or the peer has closed, or its process was killed
   5  timeout
-  6  NAME, or the question, was refused; the reason stands on standard error
+  6  NAME, the question, or the secret, was refused; the reason stands on standard error
 
 Examples:
   agent-wormhole wait 9471 --for report.pdf --timeout 10m
@@ -42,7 +43,7 @@ pub struct WaitArgs {
     /// The channel's number, code or directory
     #[arg(value_name = "CHANNEL")]
     pub channel: String,
-    /// What to wait for: text, file, connected, ask, answer:NAME, or the name of a file or directory [default: anything
+    /// What to wait for: text, file, connected, ask, answer:NAME, secret, or the name of a file or directory [default: anything
     /// from the peer]
     #[arg(long = "for", value_name = "WHAT", value_parser = NonEmptyStringValueParser::new())]
     pub wanted: Option<String>,
