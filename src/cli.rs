@@ -21,6 +21,8 @@ pub mod exit;
 mod flush;
 /// `agent-wormhole host`.
 pub mod host;
+/// `agent-wormhole man`.
+mod man;
 /// The only file that prints.
 pub mod output;
 /// Progress in words.
@@ -127,6 +129,7 @@ fn command(typed: Vec<OsString>, ground: Ground) -> u8 {
         Command::Setup(args) => setup::run(&args),
         Command::Doctor(args) => doctor::run(args),
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     done.map_or_else(|failure| failed(&failure), Exit::code)
 }

@@ -9,6 +9,8 @@ mod completions;
 mod detach;
 /// `agent-wormhole doctor`.
 mod doctor;
+/// `agent-wormhole man`.
+mod man;
 /// What whoever uses a relay types.
 mod relay;
 /// `agent-wormhole run`.
@@ -33,6 +35,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use self::completions::CompletionsArgs;
 pub use self::detach::DetachArgs;
 pub use self::doctor::DoctorArgs;
+pub use self::man::ManArgs;
 pub use self::relay::RelayArgs;
 pub use self::run::RunArgs;
 pub use self::send::SendArgs;
@@ -116,15 +119,17 @@ pub enum Command {
     /// Print what a shell needs to complete these commands
     #[command(after_help = completions::AFTER)]
     Completions(CompletionsArgs),
+    /// Print a page of the manual, or write all of them
+    #[command(after_help = man::AFTER)]
+    Man(ManArgs),
 }
 
 impl Command {
     /// Arguments that may hold the words of a code, or a password.
     pub(super) fn secrets(&self) -> Vec<String> {
         let given: Vec<&String> = match self {
-            Self::Host(_) | Self::Relay(_) | Self::Doctor(_) | Self::Setup(_) | Self::Completions(_) => {
-                Vec::new()
-            }
+            Self::Host(_) | Self::Relay(_) | Self::Doctor(_) => Vec::new(),
+            Self::Setup(_) | Self::Completions(_) | Self::Man(_) => Vec::new(),
             Self::Connect(args) => args.code.iter().collect(),
             Self::Send(args) => vec![&args.channel],
             Self::Flush(args) => vec![&args.channel],
