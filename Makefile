@@ -18,13 +18,38 @@ CLAUDE := @anthropic-ai/claude-code@2.1.332
 # Programs that tests run, as `command:Debian package`.
 NEEDS := redis-server:redis-server fusermount3:fuse3 rsync:rsync vim:vim git:git ip:iproute2 python3:python3 \
 	nano:nano emacs:emacs-nox sqlite3:sqlite3 curl:curl inotifywait:inotify-tools gcc:gcc perl:perl \
-	node:nodejs npm:npm getfattr:attr strace:strace
+	node:nodejs npm:npm getfattr:attr strace:strace mandoc:mandoc
+# Installs Debian packages, of a list like NEEDS, or says which.
+define debian
+	@missing=; \
+	for need in $(1); do \
+		PATH="$$PATH:/usr/sbin:/sbin" command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; \
+	done; \
+	python3 -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
+	if [ -n "$$missing" ]; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && \
+			DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+		else \
+			echo "install these first:$$missing" >&2; exit 1; \
+		fi; \
+	fi
+endef
+
+# What packages there are, in the order in which they can use what was built for the one before.
+PACKAGES := cargo deb static wheel npm sdist
+# What builds them besides cargo, and what installs them as a user does.
+PACKAGING := $(TARGET)/packaging-tools
+PACKAGING_PYTHON := maturin==1.16.0 uv==0.13.9
+CARGO_DEB := 3.8.0
+PACKAGING_NEEDS := musl-gcc:musl-tools lintian:lintian fusermount3:fuse3 python3:python3 node:nodejs npm:npm
 # Where the tests find the Python tools, and those of Node.
 export AGENT_WORMHOLE_PYTHON := $(abspath $(VENV))/bin/python
 export AGENT_WORMHOLE_NODE := $(abspath $(NODE))/node_modules
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fmt lint unit docs needs soak test-posix plugin-check bench relay-static audit clean
+.PHONY: help demo test fmt lint unit docs needs soak test-posix plugin-check bench \
+	relay-static packages packaging-tools audit clean $(PACKAGES:%=package-%)
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,19 +73,7 @@ docs: ## Check the documentation
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
 needs: ## Install what the tests run besides Rust (Debian packages as root; those of Python and Node under target/)
-	@missing=; \
-	for need in $(NEEDS); do \
-		PATH="$$PATH:/usr/sbin:/sbin" command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; \
-	done; \
-	python3 -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
-	if [ -n "$$missing" ]; then \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get update -qq && \
-			DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
-		else \
-			echo "install these first:$$missing" >&2; exit 1; \
-		fi; \
-	fi
+	$(call debian,$(NEEDS))
 	@[ "$$(cat $(VENV)/ready 2>/dev/null)" = "$(PYTHON_TOOLS)" ] || { \
 		python3 -m venv $(VENV) && \
 		$(VENV)/bin/pip install --quiet --disable-pip-version-check $(PYTHON_TOOLS) && \
@@ -101,6 +114,21 @@ relay-static: ## Build the relay as one static binary (musl) and see it run in a
 	$(CARGO) build --release --locked --target $(STATIC) -p agent-wormhole-relay --bin agent-wormhole-relay
 	relay/deploy/check-static.sh $(TARGET)/$(STATIC)/release/agent-wormhole-relay
 
+packages: $(PACKAGES:%=package-%) ## Build every package and use it from an empty place (root); package-wheel and so on: one
+
+$(PACKAGES:%=package-%): package-%: packaging-tools
+	TOOLS=$(abspath $(PACKAGING)) packaging/build.sh $*
+	TOOLS=$(abspath $(PACKAGING)) timeout 1800 packaging/smoke.sh $*
+
+packaging-tools:
+	$(call debian,$(PACKAGING_NEEDS))
+	@[ "$$(cat $(PACKAGING)/ready 2>/dev/null)" = "$(PACKAGING_PYTHON) $(CARGO_DEB)" ] || { \
+		python3 -m venv $(PACKAGING) && \
+		$(PACKAGING)/bin/pip install --quiet --disable-pip-version-check $(PACKAGING_PYTHON) && \
+		$(CARGO) install --quiet --locked --root $(PACKAGING) cargo-deb@$(CARGO_DEB) && \
+		echo "$(PACKAGING_PYTHON) $(CARGO_DEB)" > $(PACKAGING)/ready; \
+	}
+
 bench-relay: ## Measure a relay: memory of idle sockets, latency, throughput, storms; with Redis where there is one
 	$(CARGO) build --release --locked --example relay-load
 	benches/relay.sh $(abspath $(TARGET))/release/examples/relay-load
@@ -110,4 +138,4 @@ audit: ## Check licences, advisories and bans (needs cargo-deny)
 
 clean: ## Remove everything that was built
 	$(CARGO) clean
-	rm -rf $(VENV) $(NODE)
+	rm -rf $(VENV) $(NODE) $(PACKAGING)
