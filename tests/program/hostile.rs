@@ -23,7 +23,7 @@ const MEMBERS: [(&str, &[&str]); 7] = [
     ("dir", &["id", "name", "sent_as", "files", "size", "saved_to"]),
     ("ask", &["id", "name", "size", "saved_to", "body"]),
     ("answer", &["id", "name", "size", "saved_to", "body"]),
-    ("secret", &["id", "name", "length"]),
+    ("secret", &["id", "name", "length", "replaces"]),
     (
         "status",
         &[

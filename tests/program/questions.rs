@@ -141,7 +141,7 @@ fn what_cannot_be_answered_any_more_ends_the_wait_for_it() {
     pair.host.put("answer/never", "yes");
     let told = pair.host.until("a refusal", |event| event["name"] == "answer/never");
     assert_eq!((&told["event"], &told["by"]), (&"refused".into(), &"self".into()), "{told}");
-    for (typed, says) in [("answers:x", "`answers:` is nothing"), ("answer:1", "no name of a question")] {
+    for (typed, says) in [("answers:x", "`answers:` is nothing"), ("answer:1", "no name that one can have")] {
         let wrong = wait(&world, &dir, typed);
         assert!(wrong.code == Some(2) && wrong.err.contains(says), "{wrong:?}");
     }

@@ -59,7 +59,8 @@ impl Files {
         let seen = children.after(after).filter_map(|(cookie, name, ino)| {
             let node = self.tree.node(ino).filter(|node| node.zone != Zone::Hidden)?;
             // `outbox/` is empty when everything is delivered.
-            if self.is_secrets(ino) && node.children().is_some_and(Children::is_empty) {
+            let ours = self.is_secrets(ino) || self.is_special(ino);
+            if ours && node.children().is_some_and(Children::is_empty) {
                 return None;
             }
             Some(DirEntry { cookie, name: name.to_owned(), entry: entry(node) })

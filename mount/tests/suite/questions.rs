@@ -67,6 +67,7 @@ fn both_directories_are_there_from_the_start_and_stay() {
         f.nothing_more();
     });
     only("fuse", |f| {
+        assert_eq!(fs::read_dir(f.outbox("")).unwrap().count(), 0, "nothing waits there");
         for dir in ["ask", "answer"] {
             let kind = |done: std::io::Result<()>| done.unwrap_err().kind();
             assert_eq!(kind(fs::remove_dir(f.outbox(dir))), ErrorKind::PermissionDenied);
