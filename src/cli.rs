@@ -41,6 +41,8 @@ mod settings;
 mod setup;
 /// `agent-wormhole status`.
 mod status;
+/// What is called otherwise elsewhere.
+mod tips;
 /// What other users and crash handlers see of this process.
 mod title;
 /// `agent-wormhole unlock`.
@@ -106,6 +108,7 @@ fn command(typed: Vec<OsString>, ground: Ground) -> u8 {
     let Parsed { program: args, settings } = match config::parse::<Args>(typed, Some("relay")) {
         Ok(parsed) => parsed,
         Err(error) => {
+            let error = tips::with_tip(error);
             output::usage(&error);
             return if error.use_stderr() { Exit::Usage } else { Exit::Done }.code();
         }

@@ -111,7 +111,11 @@ pub enum CodeError {
         found: usize,
     },
     /// A word that is not in the list.
-    #[error("'{word}' is not a word of a code{}; nothing was sent, the code is still good", near_words(near))]
+    #[error(
+        "'{word}' is not a word of a code{}; nothing was sent, the code is still good (agent-wormhole 0.1 has words of its \
+         own: for a code with @HOST from there add --any-words)",
+        near_words(near)
+    )]
     UnknownWord {
         /// What was typed.
         word: String,

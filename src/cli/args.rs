@@ -56,7 +56,6 @@ const SETTINGS: &str = "A flag wins over its variable [env: …], and that over 
 #[command(
     name = "agent-wormhole",
     version,
-    disable_help_subcommand = true,
     after_help = "Example:\n  agent-wormhole host                             # prints a code\n  \
                   agent-wormhole connect 9471-cross-clock-marble  # on the other machine\n  \
                   echo hello > \"$DIRECTORY/outbox/message\"\n\n\
