@@ -18,7 +18,7 @@ CLAUDE := @anthropic-ai/claude-code@2.1.332
 # Programs that tests run, as `command:Debian package`.
 NEEDS := redis-server:redis-server fusermount3:fuse3 rsync:rsync vim:vim git:git ip:iproute2 python3:python3 \
 	nano:nano emacs:emacs-nox sqlite3:sqlite3 curl:curl inotifywait:inotify-tools gcc:gcc perl:perl \
-	node:nodejs npm:npm getfattr:attr strace:strace mandoc:mandoc
+	node:nodejs npm:npm getfattr:attr strace:strace mandoc:mandoc jq:jq
 # Installs Debian packages, of a list like NEEDS, or says which.
 define debian
 	@missing=; \

@@ -1,5 +1,6 @@
 //! What the tests are made with.
 
+pub mod blocks;
 pub mod content;
 pub mod end;
 pub mod gateway;

@@ -9,6 +9,7 @@ use agent_wormhole::skill::{TEXT, stamp};
 
 use crate::detach::Background;
 use crate::fixture::LIMIT;
+use crate::fixture::blocks::{self, fenced};
 use crate::fixture::process::{Ended, Process};
 use crate::fixture::world::{Pair, Via, World};
 
@@ -186,18 +187,14 @@ fn without_a_target_it_is_read_by_an_agent_and_shown_to_a_person() {
 
 /// The shell blocks of the skill, with the channel's number in place of `CH`.
 fn blocks(number: &str) -> Vec<String> {
-    let fenced = TEXT.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    fenced.map(|block| block.replace(" CH ", &format!(" {number} "))).collect()
+    let shell = fenced(TEXT).into_iter().filter(|block| block.language == "sh");
+    shell.map(|block| block.text.replace(" CH ", &format!(" {number} "))).collect()
 }
 
 /// Runs shell text as an agent at the host's end does: its directory is `$D`, and the program is on its path.
 fn shell(world: &World, dir: &Path, script: &str) -> Process {
-    let bin = Path::new(env!("CARGO_BIN_EXE_agent-wormhole")).parent().unwrap();
-    let path = std::env::join_paths(
-        std::iter::once(bin.to_owned()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
-    );
-    let mut command = world.command_of("sh", &["-euc", script]);
-    command.current_dir(world.path("host")).env("PATH", path.unwrap()).env("D", dir);
+    let mut command = blocks::shell(world, &world.path("host"), script);
+    command.env("D", dir);
     Process::spawn(command)
 }
 
