@@ -1,5 +1,5 @@
 #!/bin/sh
-# Two agents pair programming over one channel: the author sends a change as a directory, the tester asks what the author has
+# Two agents pair programming over one channel: the author sends a change as a directory; the tester asks what the author has
 # not said, tries the change and reports; the author mends it and sends it again, until the test passes.
 #
 # author() is what one agent types, tester() the other one. Here both are on this machine, each in a directory of its own: so
@@ -27,22 +27,21 @@ author() {
     mkdir greet
     echo 'echo "Hello, $1!"' > greet/greet.sh
     agent-wormhole send "$number" --file greet --name change-1
-    asked=$(agent-wormhole wait "$number" --for text --timeout 1m | member saved_to)
-    echo "author: the tester asks: $(cat "$asked")"
-    echo world > "$author/outbox/answer.msg"
-    agent-wormhole wait "$number" --for report-1.txt --timeout 1m > report.json
+    agent-wormhole wait "$number" --for ask:nobody --timeout 1m > event.json
+    echo "author: the tester asks: $(cat "$author/inbox/ask/nobody")"
+    echo world > "$author/outbox/answer/nobody"
+    agent-wormhole wait "$number" --for report-1.txt --timeout 1m > event.json
     echo "author: the tester says: $(cat "$author/inbox/report-1.txt")"
     echo 'echo "Hello, ${1:-world}!"' > greet/greet.sh
     agent-wormhole send "$number" --file greet --name change-2
-    agent-wormhole wait "$number" --for report-2.txt --timeout 1m > report.json
+    agent-wormhole wait "$number" --for report-2.txt --timeout 1m > event.json
     echo "author: the tester says: $(cat "$author/inbox/report-2.txt")"
-    grep -q ^passed "$author/inbox/report-2.txt"
 }
 
 tester() {
     cd "$place/tester"
-    echo "Whom does it greet when nobody is named?" > "$tester/outbox/question.msg"
-    name=$(cat "$(agent-wormhole wait "$number" --for text --timeout 1m | member saved_to)")
+    echo "Whom does it greet when nobody is named?" > "$tester/outbox/ask/nobody"
+    name=$(cat "$(agent-wormhole wait "$number" --for answer:nobody --timeout 1m | member saved_to)")
     for n in 1 2; do
         change=$(agent-wormhole wait "$number" --for "change-$n" --timeout 1m | member saved_to)
         said=$(sh "$change/greet.sh")
@@ -52,9 +51,8 @@ tester() {
     agent-wormhole flush "$number" --timeout 1m
 }
 
-cd "$place/author" && agent-wormhole host --detach > channel.json
-code=$(member code < channel.json) number=${code%%-*} author=$(member mount < channel.json)
-cd "$place/tester" && echo "$code" | agent-wormhole connect - --detach > channel.json
-tester=$(head -n 1 channel.json | member mount)
-tester & author
-wait $!
+cd "$place/author" && agent-wormhole host --detach > event.json
+code=$(member code < event.json) number=${code%%-*} author=$(member mount < event.json)
+cd "$place/tester" && echo "$code" | agent-wormhole connect - --detach > event.json
+tester=$(head -n 1 event.json | member mount)
+(tester) & author && wait $!
