@@ -16,6 +16,8 @@ const path = require("node:path");
 
 const [inbox, outbox] = ["inbox", "outbox"].map((name) => path.join(process.argv[2], name));
 const log = path.join(inbox, "log.jsonl");
+// What is in every inbox: in a real directory `secrets` is a file, too.
+const own = [log, path.join(inbox, "secrets")];
 
 // Each whole line of the log is an event; a name or a text that looks like one is inside of a JSON string.
 const hasLeft = () =>
@@ -34,7 +36,7 @@ const watcher = watch(inbox, { depth: 0 });
 const leave = () => hasLeft() && watcher.close();
 watcher.on("add", (file) => {
   // Two ends that both run this would answer each other's answers for ever.
-  if (file !== log && !file.endsWith(".sha256")) answer(file).catch((error) => console.error(error.message));
+  if (!own.includes(file) && !file.endsWith(".sha256")) answer(file).catch((error) => console.error(error.message));
 });
 watcher.on("change", (file) => file === log && leave());
 watcher.on("ready", leave);

@@ -17,6 +17,12 @@ const RECEIVE: &str = "what arrives is in the channel's `inbox/`; `agent-wormhol
 const STATUS: &str = "`agent-wormhole status` lists the channels of this machine";
 /// How a channel is left.
 const CLOSE: &str = "`agent-wormhole close CHANNEL` delivers what is left and ends the channel";
+/// How a question is asked.
+const ASK: &str = "write the question into the channel's `outbox/ask/NAME`; `agent-wormhole wait CHANNEL --for answer:NAME` \
+                   returns the answer";
+/// How one is answered.
+const ANSWER: &str =
+    "a question is in the channel's `inbox/ask/NAME`; write the answer into `outbox/answer/NAME`";
 /// How a shell learns the commands.
 const COMPLETIONS: &str =
     "`agent-wormhole completions bash` (or zsh, fish, elvish, powershell) prints what a shell needs";
@@ -25,7 +31,7 @@ const DIRECT: &str =
     "leave it out: a code with @HOST connects directly, as in 40123-cross-clock-marble@laptop.local";
 
 /// Foreign names of commands, and what to type.
-const COMMANDS: [(&str, &str); 15] = [
+const COMMANDS: [(&str, &str); 17] = [
     ("create", HOST),
     ("open", HOST),
     ("listen", HOST),
@@ -40,6 +46,8 @@ const COMMANDS: [(&str, &str); 15] = [
     ("stop", CLOSE),
     ("leave", CLOSE),
     ("disconnect", CLOSE),
+    ("ask", ASK),
+    ("answer", ANSWER),
     ("completion", COMPLETIONS),
 ];
 /// Flags that no command has, or not the one that they were typed for.

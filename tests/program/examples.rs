@@ -24,8 +24,14 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// measures relays.
 const OTHERS: [&str; 3] = ["agents-day.sh", "demo.sh", "relay-load"];
 /// The examples that are for reading.
-const EXAMPLES: [&str; 5] =
-    ["checksums.js", "ci-to-laptop.sh", "no-network.sh", "pair-programming.sh", "review_handoff.py"];
+const EXAMPLES: [&str; 6] = [
+    "api-key.sh",
+    "checksums.js",
+    "ci-to-laptop.sh",
+    "no-network.sh",
+    "pair-programming.sh",
+    "review_handoff.py",
+];
 
 fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
@@ -47,14 +53,14 @@ fn well(world: &World, name: &str, start: Instant, ended: &Ended) {
 }
 
 /// Runs a script as a user does, with both kinds of directory, and hands over what it prints.
-fn script(name: &str, variables: &[(&str, &str)], look: impl Fn(&[String])) {
+fn script(name: &str, look: impl Fn(&[String])) {
     for mount in MOUNTS {
         println!("with {mount}");
         let world = World::new();
         let _killed_at_the_end = Background { world: &world };
         let start = Instant::now();
         let mut command = shell(&world, &world.path("home"), &format!("exec '{}'", example(name).display()));
-        command.env("AGENT_WORMHOLE_MOUNT", mount).envs(variables.iter().copied());
+        command.env("AGENT_WORMHOLE_MOUNT", mount);
         let ended = Process::spawn(command).finish();
         look(&ended.out);
         well(&world, name, start, &ended);
@@ -117,7 +123,7 @@ fn each_example_is_short_says_what_it_is_and_has_a_test() {
 
 #[test]
 fn pair_programming() {
-    script("pair-programming.sh", &[], |told| {
+    script("pair-programming.sh", |told| {
         let expected = [
             "author: the tester asks: Whom does it greet when nobody is named?",
             "author: the tester says: failed: it says 'Hello, !' when nobody is named",
@@ -128,8 +134,19 @@ fn pair_programming() {
 }
 
 #[test]
+fn an_api_key_goes_to_one_command() {
+    script("api-key.sh", |told| {
+        let [event, deployed, again] = told else { panic!("{told:#?}") };
+        assert!(event.starts_with("server: the event is {\"type\":\"secret\",\"from\":\"peer\""), "{event}");
+        assert!(event.ends_with("\"name\":\"API_KEY\",\"length\":\"17-64\""), "{event}");
+        assert_eq!(deployed, "deployed with a key of 27 characters: [secret API_KEY]");
+        assert_eq!(again, "server: a second time ends with 4");
+    });
+}
+
+#[test]
 fn a_sandbox_without_network() {
-    script("no-network.sh", &[], |told| {
+    script("no-network.sh", |told| {
         let expected = ["interfaces in the sandbox: lo; routes: 0", "connect: 4", "the sandbox says: 5050"];
         assert_eq!(told, expected);
     });
@@ -137,7 +154,7 @@ fn a_sandbox_without_network() {
 
 #[test]
 fn a_ci_job_hands_its_log_and_what_it_built_to_a_laptop() {
-    script("ci-to-laptop.sh", &[], |told| {
+    script("ci-to-laptop.sh", |told| {
         let expected = [
             "the job succeeded",
             "its log: compiling part 1",

@@ -193,6 +193,7 @@ fn what_is_typed_out_of_habit_or_by_mistake_is_answered_with_what_to_type() {
         (&["join", numbered], &["agent-wormhole connect CODE"]),
         (&["list"], &["agent-wormhole status"]),
         (&["disconnect", numbered], &["agent-wormhole close CHANNEL"]),
+        (&["ask", "9471"], &["outbox/ask/NAME", "--for answer:NAME"]),
         (&["connect", direct, "--direct"], &["leave it out", "@HOST"]),
         // 0.1 took a port and let it be without --direct.
         (&["host", "--port", "5000"], &["--direct"]),

@@ -3,7 +3,8 @@
 //! What stands in for what in a block, and nothing else:
 //! - `9471`, `9471-cross-clock-marble` and `40123-cross-clock-marble`: the number and the code of a channel of this run;
 //! - `/run/user/1000`: the runtime directory of the test's world;
-//! - `laptop$`, `server$`, `relay$`: shells in one network namespace, where no port is taken, 192.0.2.7 is an address and a
+//! - `$D`: where a section does not set it, the directory of the end whose shell it is;
+//! - `laptop$`, `server$` and `relay$`, where addresses are needed: shells in one network namespace, where no port is taken, 192.0.2.7 is an address and a
 //!   hosts file has relay.example.org; what is asked for by `wss://` there has a certificate of the test's own authority
 //!   (`AGENT_WORMHOLE_CA`);
 //! - `claude`: a program that reads its standard input;
@@ -28,14 +29,16 @@ const README: &str = include_str!("../../README.md");
 type Run = fn(&[Block]);
 
 /// Sections with blocks that are tried on this machine.
-const HERE: [(&str, Run); 7] = [
+const HERE: [(&str, Run); 9] = [
     ("agent-wormhole", sections::make),
     ("One machine", sections::one_machine),
     ("The directory", sections::directory),
+    ("Secrets", sections::secrets),
     ("Events", sections::events),
     ("Commands", synopsis::commands),
     ("Waiting and watching", sections::waiting),
     ("For an agent", sections::setup),
+    ("Questions", sections::questions),
 ];
 /// Sections whose blocks need machines and names: a test each, that may run again in a namespace.
 const NETWORKED: [&str; 2] = ["Two machines", "Doctor"];

@@ -141,7 +141,11 @@ pub fn directory(blocks: &[Block]) {
     let [tree] = blocks else { panic!("{blocks:#?}") };
     let world = World::new();
     let pair = world.pair_on(Via::Local, "fuse");
-    assert_eq!(drawn(tree), there(&pair.host.dir));
+    // Some are there before they are listed.
+    let (drawn, listed) = (drawn(tree), there(&pair.host.dir));
+    let missing: Vec<_> = drawn.iter().filter(|path| !pair.host.dir.join(path).exists()).collect();
+    let untold: Vec<_> = listed.difference(&drawn).collect();
+    assert!(missing.is_empty() && untold.is_empty(), "missing: {missing:?}, not told: {untold:?}");
     pair.close();
 }
 
@@ -178,6 +182,13 @@ fn provoke(world: &World, pair: &mut Pair, shown: &Value) -> Value {
             pair.host.put(&format!("answer/{name}"), shown["body"].as_str().unwrap());
             pair.peer.item(name)
         }
+        ("secret", name) => {
+            let mut command = world.command(&["send", pair.host.dir.to_str().unwrap(), "--secret", name]);
+            command.current_dir(&source);
+            let ended = Process::spawn_with(command, b"of twenty-eight characters..").finish();
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+            pair.peer.item(name)
+        }
         other => panic!("nobody makes this event: {other:?}"),
     }
 }
@@ -186,9 +197,9 @@ pub fn events(blocks: &[Block]) {
     let world = World::new();
     let mut pair = world.pair_on(Via::Local, "fuse");
     // The README begins with the third.
-    for name in ["first", "second"] {
-        pair.host.put(name, "x");
-        pair.peer.item(name);
+    for text in ["first", "second"] {
+        pair.host.put("message", text);
+        pair.peer.text(text);
     }
     for line in blocks.iter().flat_map(Block::printed) {
         let event = provoke(&world, &mut pair, &serde_json::from_str(&line).unwrap());
@@ -239,6 +250,48 @@ pub fn waiting(blocks: &[Block]) {
     peer.finish().well();
     let ended = each.finish();
     assert!(ended.code == Some(0) && ended.out.is_empty(), "each of them once: {ended:?}");
+}
+
+pub fn secrets(blocks: &[Block]) {
+    let [block] = blocks else { panic!("{blocks:#?}") };
+    let world = World::new();
+    let mut server = world.host(&[]);
+    let number = server.nameplate.clone();
+    let laptop = world.connect(&server.code(), &[]);
+    server.status("connected");
+    let [here, there] = ["peer", "host"].map(|at| world.path(at));
+    fs::write(here.join("key.txt"), "correct-horse-battery\n").unwrap();
+    fs::write(there.join("deploy.sh"), "#!/bin/sh\necho \"${#API_KEY}: $API_KEY\"\n").unwrap();
+    fs::set_permissions(there.join("deploy.sh"), Permissions::from_mode(0o755)).unwrap();
+    let block = block.with(&[("9471", &number)]);
+    let [sending, running] = ["laptop$", "server$"].map(|prompt| block.typed(prompt));
+    assert_eq!(block.text.lines().count(), sending.len() + running.len());
+    session(&world, &here, &sending);
+    server.until("the secret", |event| event["type"] == "secret");
+    let ran = session(&world, &there, &running);
+    assert_eq!(ran.out, ["21: [secret API_KEY]"]);
+    let mut pair = Pair { host: server, peer: laptop, relay: None };
+    pair.connected();
+    pair.close();
+}
+
+pub fn questions(blocks: &[Block]) {
+    let [block] = blocks else { panic!("{blocks:#?}") };
+    let world = World::new();
+    let mut pair = world.pair(Via::Local);
+    let block = block.with(&[("9471", &pair.host.nameplate)]);
+    let (lines, shown) = (block.typed("$"), block.printed());
+    assert_eq!(block.text.lines().count(), lines.len() + shown.len());
+    let script = format!("D='{}'\n{}", pair.host.dir.display(), lines.join("\n"));
+    let mut asking = Process::spawn(shell(&world, &world.path("host"), &script));
+    let asked = pair.peer.until("the question", |event| event["type"] == "ask");
+    let name = asked["name"].as_str().unwrap();
+    let answer: Value = serde_json::from_str(&shown[0]).unwrap();
+    pair.peer.put(&format!("answer/{name}"), answer["body"].as_str().unwrap());
+    let ended = asking.finish();
+    assert_eq!((ended.code, ended.out.len(), shown.len()), (Some(0), 1, 1), "{ended:?}");
+    like(&shown[0], &serde_json::from_str(&ended.out[0]).unwrap());
+    pair.close();
 }
 
 pub fn setup(blocks: &[Block]) {

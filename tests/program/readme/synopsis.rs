@@ -91,6 +91,7 @@ pub fn commands(blocks: &[Block]) {
             let values = values(arg);
             let typed = match arg.get_long() {
                 _ if values.is_empty() => continue,
+                Some(flag) if is_open(entry) && !shown.contains_key(flag) => continue,
                 Some(flag) => shown.get(flag).or_else(|| of_host.get(flag)).copied(),
                 None => entry.split([' ', '[', ']']).find(|word| word.contains('|')),
             };
