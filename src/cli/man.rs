@@ -54,7 +54,8 @@ struct Page {
 
 /// The page of the program, and those of all commands that its help shows.
 fn pages() -> std::io::Result<Vec<Page>> {
-    let mut args = Args::command();
+    // Every page has what `help` would say.
+    let mut args = Args::command().disable_help_subcommand(true);
     args.build();
     let mut open = vec![args];
     let mut pages = Vec::new();
