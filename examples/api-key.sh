@@ -34,7 +34,7 @@ server() {
     cd "$place/server"
     echo 'echo "deployed with a key of ${#API_KEY} characters: $API_KEY"' > deploy.sh
     # Name, sender and about how long it is: the event is all that an agent sees.
-    agent-wormhole wait "$number" --timeout 1m > secret.json
+    agent-wormhole wait "$number" --for secret:API_KEY --timeout 1m > secret.json
     sed 's/,"seq".*//; s/^/server: the event is /' secret.json
     # One command has it, in a variable; what that prints is masked. --secret API_KEY=OPENAI_API_KEY names another variable.
     agent-wormhole run "$number" --secret API_KEY -- sh deploy.sh
