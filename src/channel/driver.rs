@@ -106,6 +106,8 @@ pub(super) struct Driver {
     status_at: Option<Instant>,
     throttled: bool,
     credit: Credit,
+    /// Answers of the store that were taken.
+    answers: u64,
     noise: Noise,
     /// What looks like a credential is not sent as plain content.
     block_secrets: bool,
@@ -166,6 +168,7 @@ impl Driver {
             status_at: Some(now()),
             throttled: false,
             credit: Credit::default(),
+            answers: 0,
             noise: Noise::new(now()),
             kept_until: None,
         }
@@ -239,7 +242,8 @@ impl Driver {
     }
 
     fn next_time(&self) -> Option<Instant> {
-        let closing = self.closing.filter(|closing| !closing.said).map(|closing| closing.deadline);
+        let closing = self.closing.filter(|closing| !closing.said);
+        let closing = closing.map(|closing| closing.settled_by.unwrap_or(closing.deadline));
         let patience = self.patience.filter(|_| !self.connected && self.closing.is_none());
         let kept = self.kept_until.filter(|_| self.closing.is_none());
         let wiped = lock_vault(&self.vault).deadline();
@@ -552,6 +556,7 @@ impl Driver {
     }
 
     fn on_done(&mut self, done: Done) {
+        self.answers += 1;
         match done {
             Done::Accepted { id, upto } => {
                 self.session.accepted(id, upto);

@@ -4,8 +4,10 @@
 //! output holds up its lane and nothing else: the driver never waits, and `status.json` stays true. Every item ends with
 //! one answer.
 
+mod visible;
+
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -18,6 +20,7 @@ use mount::{Group, Mailbox, Saved, Sink};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
+use self::visible::Visible;
 use super::journal::Journal;
 use super::secrets;
 use crate::event::escape::shortened;
@@ -121,7 +124,7 @@ pub(super) struct Store {
     status: Slot,
     journal: Arc<Journal>,
     threads: Vec<JoinHandle<()>>,
-    deaf: Arc<AtomicBool>,
+    visible: Arc<Visible>,
 }
 
 impl Store {
@@ -134,7 +137,7 @@ impl Store {
         journal: &Arc<Journal>,
         done: &UnboundedSender<Done>,
     ) -> std::io::Result<Self> {
-        let deaf = Arc::new(AtomicBool::new(false));
+        let visible = Arc::new(Visible::default());
         let status = Slot::default();
         let waiting = Arc::new(AtomicUsize::new(0));
         let mut threads = Vec::new();
@@ -145,7 +148,7 @@ impl Store {
                 vault: Arc::clone(vault),
                 journal: Arc::clone(journal),
                 done: done.clone(),
-                deaf: Arc::clone(&deaf),
+                visible: Arc::clone(&visible),
                 status: Arc::clone(&status),
                 waiting: Arc::clone(&waiting),
                 items: HashMap::new(),
@@ -156,7 +159,7 @@ impl Store {
             Ok::<_, std::io::Error>(jobs)
         };
         let desks = [start("inbox-prompt")?, start("inbox-bulk")?, start("own-affairs")?];
-        Ok(Self { desks, waiting, status, journal: Arc::clone(journal), threads, deaf })
+        Ok(Self { desks, waiting, status, journal: Arc::clone(journal), threads, visible })
     }
 
     /// Gives work to the lane that it belongs to.
@@ -200,7 +203,13 @@ impl Store {
 
     /// Nothing becomes visible any more.
     pub(super) fn deafen(&self) {
-        self.deaf.store(true, Ordering::Release);
+        self.visible.end();
+    }
+
+    /// Whether the driver, which has taken so many answers, knows of everything that became visible. After
+    /// [`Store::deafen`] an answer says when it may be so.
+    pub(super) fn is_settled(&self, taken: u64) -> bool {
+        self.visible.is_settled(taken)
     }
 
     /// The channel closes: nothing waits for a reader of standard output any more.
@@ -251,7 +260,7 @@ struct Worker {
     vault: SharedVault,
     journal: Arc<Journal>,
     done: UnboundedSender<Done>,
-    deaf: Arc<AtomicBool>,
+    visible: Arc<Visible>,
     status: Slot,
     waiting: Arc<AtomicUsize>,
     items: HashMap<ItemId, Writing>,
@@ -290,7 +299,7 @@ impl Worker {
     fn work(&mut self, job: Job) {
         match job {
             Job::Begin(incoming) => self.begin(incoming),
-            Job::Secret(incoming, secret) => self.secret(incoming, secret),
+            Job::Secret(incoming, secret) => self.visibly(|worker| worker.secret(incoming, secret)),
             Job::Chunk { id, bytes, last } => self.chunk(id, &bytes, last),
             Job::Drop(id, reason) => self.drop_item(id, reason),
             Job::Event(event) => self.journal.event(&event),
@@ -306,6 +315,7 @@ impl Worker {
     }
 
     fn answer(&self, done: Done) {
+        self.visible.answer();
         // The driver has ended: nobody wants to know.
         let _ = self.done.send(done);
     }
@@ -356,9 +366,6 @@ impl Worker {
     /// A secret goes into the vault; nothing of it is left elsewhere.
     fn secret(&mut self, incoming: Incoming, secret: Result<Secret, Refusal>) {
         let Incoming { id, head, .. } = incoming;
-        if self.deaf.load(Ordering::Acquire) {
-            return;
-        }
         let kept = secret.and_then(|secret| secrets::keep(&self.vault, id, &head.name, secret));
         match kept {
             Ok(event) => {
@@ -372,7 +379,7 @@ impl Worker {
 
     fn chunk(&mut self, id: ItemId, bytes: &[u8], last: bool) {
         if let Some(grouping) = self.groups.remove(&id) {
-            return self.commit_group(id, grouping);
+            return self.visibly(|worker| worker.commit_group(id, grouping));
         }
         let Some(writing) = self.items.get_mut(&id) else { return };
         let written = if writing.head.kind.is_text() {
@@ -393,15 +400,20 @@ impl Worker {
             return self.answer(Done::Accepted { id, upto });
         }
         if let Some(writing) = self.items.remove(&id) {
-            self.commit(id, writing);
+            self.visibly(|worker| worker.commit(id, writing));
+        }
+    }
+
+    /// Makes something visible, unless the channel is closing, and tells who waits for that.
+    fn visibly(&mut self, act: impl FnOnce(&mut Self)) {
+        let visible = Arc::clone(&self.visible);
+        if visible.during(|| act(self)) {
+            self.answer(Done::Room);
         }
     }
 
     fn commit(&mut self, id: ItemId, writing: Writing) {
         let Writing { mut sink, head, written, text, pending } = writing;
-        if self.deaf.load(Ordering::Acquire) {
-            return;
-        }
         let mut body = None;
         if head.kind.is_text() {
             let Ok(text) = String::from_utf8(text) else {
@@ -429,9 +441,6 @@ impl Worker {
     }
 
     fn commit_group(&mut self, id: ItemId, grouping: Grouping) {
-        if self.deaf.load(Ordering::Acquire) {
-            return;
-        }
         let Grouping { group, name, files, bytes } = grouping;
         match group.commit() {
             Ok(saved) => {

@@ -18,6 +18,7 @@ mod detach;
 mod doctor;
 mod examples;
 mod fixture;
+mod goodbye;
 mod hostile;
 mod local_relay;
 mod mounted;

@@ -13,6 +13,8 @@ use crate::transport::{Control, Farewell, OutFrame};
 
 /// A local close waits this long for what is in the outbox.
 pub(super) const DRAIN: Duration = Duration::from_secs(10);
+/// What has become visible is given its receipt before the goodbye, within this time.
+const SETTLE: Duration = Duration::from_secs(1);
 /// After the peer's close its doubles are answered this long.
 pub(super) const PEER_CLOSED: Duration = Duration::from_secs(2);
 
@@ -24,6 +26,8 @@ pub(super) struct Closing {
     pub(super) deadline: Instant,
     /// The mailbox has offered all that is complete.
     pub(super) idle: bool,
+    /// Nothing becomes visible any more, and the goodbye is said then at the latest.
+    pub(super) settled_by: Option<Instant>,
     /// The session has said goodbye.
     pub(super) said: bool,
 }
@@ -54,7 +58,8 @@ impl Driver {
         // Nothing can go to a peer that is not there any more, or not yet.
         let drain = if self.connected && self.peer_ending.is_none() { drain } else { Duration::ZERO };
         let ending = self.peer_ending.filter(|peer| *peer != Ending::Done).unwrap_or(ending);
-        self.closing = Some(Closing { ending, deadline: now + drain, idle: false, said: false });
+        self.closing =
+            Some(Closing { ending, deadline: now + drain, idle: false, settled_by: None, said: false });
         self.hush();
         self.phase(Phase::Closing);
         if drain > Duration::ZERO {
@@ -72,14 +77,18 @@ impl Driver {
         let now = now();
         let backlog = self.session.backlog();
         let drained = closing.idle && backlog.unreceipted == 0 && backlog.unacknowledged == 0;
-        if drained || now >= closing.deadline {
+        if closing.settled_by.is_none() && !drained && now < closing.deadline {
+            return;
+        }
+        self.store.deafen();
+        let by = *closing.settled_by.get_or_insert(now + SETTLE);
+        if self.store.is_settled(self.answers) || now >= by {
             closing.said = true;
             let reason = match closing.ending {
                 Ending::Interrupted => CloseReason::Stopped,
                 Ending::Timeout => CloseReason::Idle,
                 _ => CloseReason::Done,
             };
-            self.store.deafen();
             self.session.close(reason, now);
             while let Some(event) = self.session.poll_event() {
                 self.on_session(event);
@@ -112,7 +121,7 @@ impl Driver {
                 break;
             }
         }
-        let closing = Closing { ending, deadline: now(), idle: true, said: true };
+        let closing = Closing { ending, deadline: now(), idle: true, settled_by: None, said: true };
         self.closing.get_or_insert(closing);
         self.farewell(farewell);
         self.over = true;

@@ -151,7 +151,7 @@ impl Driver {
         self.store.deafen();
         self.hush();
         self.phase(Phase::Closing);
-        self.closing = Some(Closing { ending, deadline: now(), idle: true, said: true });
+        self.closing = Some(Closing { ending, deadline: now(), idle: true, settled_by: None, said: true });
     }
 }
 
