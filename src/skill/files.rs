@@ -350,11 +350,12 @@ fn remove_block(place: &Place) -> Result<Done, SkillError> {
     Ok(Done::new(Change::Removed, place))
 }
 
-/// Replaces a file as a whole. One that was there keeps its mode.
+/// Replaces a file as a whole. One that was there keeps its permissions, and nothing more of its mode: it may be somebody
+/// else's, and set-user-id on the new one would run their text as this user.
 fn put(place: &Place, text: &str) -> Result<(), SkillError> {
     way(place, true)?;
     let path = place.path();
-    let before = path.symlink_metadata().ok().map(|found| found.permissions().mode() & 0o7777);
+    let before = path.symlink_metadata().ok().map(|found| found.permissions().mode() & 0o777);
     let write = || -> io::Result<()> {
         let mut file = tempfile::Builder::new()
             .prefix(HIDDEN)

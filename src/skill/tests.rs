@@ -307,6 +307,21 @@ fn agents_md_keeps_its_mode_and_what_others_wrote() {
     assert_eq!(fs::read(&path).unwrap(), b"\xff");
 }
 
+/// Who else may write to a project may have put a file there, and what is put in its place is the user's own.
+#[test]
+fn a_file_of_somebody_else_makes_none_that_runs_as_this_user() {
+    let user = User::new();
+    let path = user.path("project/AGENTS.md");
+    fs::write(&path, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o6775)).unwrap();
+    let target = user.target(Harness::AgentsMd, Scope::Project);
+    target.install().unwrap();
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o775);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o6775)).unwrap();
+    target.remove().unwrap();
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o775);
+}
+
 #[test]
 fn how_it_stands_is_told_for_each_agent_and_without_a_home_not_at_all() {
     let user = User::new();
