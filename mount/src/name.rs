@@ -11,7 +11,7 @@ pub const MAX_PATH: usize = 4096;
 /// Most parts of a name. Every part is one directory handle while it is walked.
 pub const MAX_DEPTH: usize = 64;
 /// Names at the top of `inbox/` that are ours.
-pub const RESERVED: [&str; 5] = ["log.jsonl", "log.1.jsonl", "messages", "ask", "answer"];
+pub const RESERVED: [&str; 6] = ["log.jsonl", "log.1.jsonl", "messages", "ask", "answer", "secrets"];
 
 /// What stands for a part of which nothing is left.
 const UNNAMED: &str = "unnamed";
@@ -255,6 +255,9 @@ mod tests {
             ("...", "_.."),
             ("log.jsonl", "log-2.jsonl"),
             ("Log.jsonl", "Log-2.jsonl"),
+            // An owner may have removed what is in their place.
+            ("secrets/KEY", "secrets-2/KEY"),
+            ("Secrets", "Secrets-2"),
             ("log.1.jsonl", "log.1-2.jsonl"),
             ("messages", "messages-2"),
             ("messages/0001.txt", "messages-2/0001.txt"),
