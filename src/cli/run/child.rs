@@ -64,11 +64,11 @@ pub(super) fn start(command: &[OsString], given: Vec<Given>, by_fd: bool) -> Res
     };
     let mut building = Command::new(program);
     building.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut mask = Mask::default();
+    let mask =
+        Mask::of(given.iter().map(|given| (given.name.as_str(), without_line_break(given.secret.bytes()))));
     let mut pipes: Vec<(PipeReader, PipeWriter, Secret)> = Vec::new();
     for Given { name, variable, secret } in given {
         let value = without_line_break(secret.bytes());
-        mask.add(name.as_str(), value);
         if by_fd {
             let (reader, writer) = io::pipe().map_err(not_had)?;
             rustix::io::fcntl_setfd(&reader, FdFlags::empty()).map_err(|error| not_had(error.into()))?;

@@ -23,21 +23,38 @@ struct Pattern {
 /// All that is to be hidden.
 #[derive(Default)]
 pub(super) struct Mask {
+    /// In the order of their bytes, none twice: a peer may have sent a secret of two thousand lines, and each place of the
+    /// output is compared with few of them.
     patterns: Vec<Pattern>,
     labels: Vec<String>,
 }
 
 impl Mask {
-    /// Hides a value under a name.
-    pub(super) fn add(&mut self, name: &str, value: &[u8]) {
+    /// Hides each value under its name.
+    pub(super) fn of<'a>(values: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let mut mask = Self::default();
+        for (name, value) in values {
+            mask.add(name, value);
+        }
+        // Of the same bytes under two names the first name stays.
+        mask.patterns.sort_by(|one, other| one.bytes.cmp(&other.bytes));
+        mask.patterns.dedup_by(|later, first| later.bytes == first.bytes);
+        mask
+    }
+
+    fn add(&mut self, name: &str, value: &[u8]) {
         let label = self.labels.len();
         self.labels.push(format!("[secret {name}]"));
-        self.pattern(label, value.to_vec(), 1);
-        if value.len() < SHORTEST {
+        // Programs drop the white space around what they read, such as the end of a line of another system.
+        let plain = value.trim_ascii();
+        if plain.is_empty() {
             return;
         }
-        for form in encodings(value) {
-            self.pattern(label, form, SHORTEST);
+        for whole in [value, plain] {
+            self.pattern(label, whole.to_vec(), 1);
+            if whole.len() >= SHORTEST {
+                encodings(whole).into_iter().for_each(|form| self.pattern(label, form, SHORTEST));
+            }
         }
         for line in value.split(|byte| *byte == b'\n') {
             self.pattern(label, line.strip_suffix(b"\r").unwrap_or(line).to_vec(), SHORTEST);
@@ -46,27 +63,41 @@ impl Mask {
 
     fn pattern(&mut self, label: usize, bytes: Vec<u8>, shortest: usize) {
         let bytes = Zeroizing::new(bytes);
-        if bytes.len() >= shortest && !self.patterns.iter().any(|known| known.bytes == bytes) {
+        if bytes.len() >= shortest {
             self.patterns.push(Pattern { bytes, label });
         }
     }
 
-    /// What stands at the beginning of `rest`.
+    /// What stands at the beginning of `rest`: byte by byte the patterns are left that agree so far.
     fn look(&self, rest: &[u8]) -> Look {
-        let mut found: Option<&Pattern> = None;
-        let mut longest_begun = 0;
-        for pattern in &self.patterns {
-            if rest.starts_with(&pattern.bytes) {
-                if found.is_none_or(|found| found.bytes.len() < pattern.bytes.len()) {
-                    found = Some(pattern);
+        let mut left = self.patterns.as_slice();
+        let mut found = None;
+        for depth in 0..=rest.len() {
+            // One that ends here stands before those that go on.
+            if let Some((first, others)) = left.split_first()
+                && first.bytes.len() == depth
+            {
+                (found, left) = (Some((depth, first.label)), others);
+            }
+            let Some(byte) = rest.get(depth) else { break };
+            if let [only] = left {
+                if rest.starts_with(&only.bytes) {
+                    return Look::Whole((only.bytes.len(), only.label));
                 }
-            } else if pattern.bytes.starts_with(rest) {
-                longest_begun = longest_begun.max(pattern.bytes.len());
+                if !only.bytes.starts_with(rest) {
+                    left = &[];
+                }
+                break;
+            }
+            let from = left.partition_point(|pattern| pattern.bytes.get(depth) < Some(byte));
+            let to = left.partition_point(|pattern| pattern.bytes.get(depth) <= Some(byte));
+            left = left.get(from..to).unwrap_or_default();
+            if left.is_empty() {
+                break;
             }
         }
-        let found = found.map(|pattern| (pattern.bytes.len(), pattern.label));
-        // A pattern that is only begun is longer than the rest, and so than any that stands in it.
-        if longest_begun > 0 { Look::Begun(found) } else { found.map_or(Look::Nothing, Look::Whole) }
+        // What is left is longer than the rest, and so than any that stands in it.
+        if left.is_empty() { found.map_or(Look::Nothing, Look::Whole) } else { Look::Begun(found) }
     }
 }
 
@@ -181,9 +212,7 @@ mod tests {
     use super::*;
 
     fn mask(value: &[u8]) -> Mask {
-        let mut mask = Mask::default();
-        mask.add("K", value);
-        mask
+        Mask::of([("K", value)])
     }
 
     /// What becomes of pieces.
@@ -254,6 +283,49 @@ mod tests {
     }
 
     #[test]
+    fn a_value_is_hidden_without_the_white_space_around_it_too() {
+        for value in [&b"1234\r"[..], b"1234\n", b" 1234 ", b"1234\r\n\r"] {
+            assert_eq!(text(&mask(value), "pin 1234."), "pin [secret K].", "{value:?}");
+        }
+        let encoded = STANDARD_NO_PAD.encode("a-key-of-some-length");
+        // The last character holds bits of what follows.
+        assert_eq!(
+            text(&mask(b"a-key-of-some-length\r"), &encoded),
+            format!("[secret K]{}", encoded.get(26..).unwrap())
+        );
+        assert_eq!(text(&mask(b"\n"), "a\nb\n"), "a\nb\n", "no secret, but the end of every line");
+    }
+
+    /// What is found is what comparing with every pattern finds.
+    #[test]
+    fn the_search_finds_what_comparing_with_all_finds() {
+        let mut rng = ChaCha20Rng::seed_from_u64(9);
+        let mut word = |longest: usize| -> Vec<u8> {
+            let length = 1 + rng.next_u32() as usize % longest;
+            (0..length).map(|_| b"abc"[rng.next_u32() as usize % 3]).collect()
+        };
+        for _ in 0..300 {
+            let values: Vec<(String, Vec<u8>)> = (0..9).map(|n| (n.to_string(), word(12))).collect();
+            let mask = Mask::of(values.iter().map(|(name, value)| (name.as_str(), value.as_slice())));
+            let all = || mask.patterns.iter();
+            for _ in 0..30 {
+                let rest = word(14);
+                let here = all().filter(|pattern| rest.starts_with(&pattern.bytes));
+                let longest = here.max_by_key(|pattern| pattern.bytes.len());
+                let longest = longest.map(|pattern| (pattern.bytes.len(), pattern.label));
+                let begun =
+                    all().any(|pattern| pattern.bytes.len() > rest.len() && pattern.bytes.starts_with(&rest));
+                let (found, more) = match mask.look(&rest) {
+                    Look::Nothing => (None, false),
+                    Look::Whole(found) => (Some(found), false),
+                    Look::Begun(found) => (found, true),
+                };
+                assert_eq!((found, more), (longest, begun), "{rest:?} in {values:?}");
+            }
+        }
+    }
+
+    #[test]
     fn nothing_is_held_back_that_cannot_be_the_beginning() {
         let mask = mask(b"secret-value");
         let mut masker = Masker::new(&mask);
@@ -268,9 +340,7 @@ mod tests {
 
     #[test]
     fn the_longest_wins_and_values_inside_each_other_are_hidden() {
-        let mut mask = Mask::default();
-        mask.add("SHORT", b"token");
-        mask.add("LONG", b"token-of-the-other");
+        let mask = Mask::of([("SHORT", &b"token"[..]), ("LONG", b"token-of-the-other")]);
         assert_eq!(
             text(&mask, "token-of-the-other token-of token"),
             "[secret LONG] [secret SHORT]-of [secret SHORT]"
