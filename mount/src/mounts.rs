@@ -26,6 +26,8 @@ pub struct Mounted {
     pub fstype: String,
     /// Device number, major and minor.
     pub device: (u32, u32),
+    /// The user that a FUSE mount belongs to, which the kernel knows; type and source are as anybody has written them.
+    pub owner: Option<u32>,
 }
 
 /// Every mount that this process sees, in the order of the table. Lines that are not understood are left out.

@@ -59,7 +59,13 @@ fn line(line: &[u8]) -> Option<Entry> {
     // Neither is ever compared with a text that has a replacement character.
     let fstype = String::from_utf8_lossy(&unescape(words.next()?)).into_owned();
     let source = String::from_utf8_lossy(&unescape(words.next()?)).into_owned();
-    Some(Entry { id, parent, mounted: Mounted { path, source, fstype, device } })
+    let owner = words.next().and_then(owner);
+    Some(Entry { id, parent, mounted: Mounted { path, source, fstype, device, owner } })
+}
+
+/// `user_id=` among the options of a FUSE mount.
+fn owner(options: &[u8]) -> Option<u32> {
+    options.split(|byte| *byte == b',').find_map(|option| number(option.strip_prefix(b"user_id=")?))
 }
 
 fn number(word: &[u8]) -> Option<u32> {

@@ -9,7 +9,7 @@ const TABLE: &str = "\
 1 1 0:2 / / rw - rootfs rootfs rw
 20 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 30 20 0:30 / /run/user/1000 rw,nosuid shared:7 master:2 propagate_from:1 - tmpfs tmpfs rw
-31 30 0:1048575 / /run/user/1000/agent\\040w\\134x/9471-host rw - fuse.agent-wormhole agent-wormhole rw,fd=4
+31 30 0:1048575 / /run/user/1000/agent\\040w\\134x/9471-host rw - fuse.agent-wormhole agent-wormhole rw,fd=4,user_id=1000,group_id=100
 ";
 
 fn paths(entries: &[Entry]) -> Vec<&Path> {
@@ -28,6 +28,7 @@ fn a_line_is_read_with_its_escapes_undone() {
     assert_eq!(ours.path, Path::new("/run/user/1000/agent w\\x/9471-host"));
     assert_eq!((ours.fstype.as_str(), ours.source.as_str()), (FSTYPE, "agent-wormhole"));
     assert_eq!(ours.device, (0, 1_048_575));
+    assert_eq!((ours.owner, entries[2].mounted.owner), (Some(1000), None));
     assert_eq!(found(TABLE, "/run/user/1000/agent w\\x/9471-host"), Some(31));
 }
 

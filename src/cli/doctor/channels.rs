@@ -30,18 +30,30 @@ pub(super) fn look(runtime: &RuntimeDir) -> Result<Found, RundirError> {
     let listed = runtime.list()?;
     let mounted = mounts::list().unwrap_or_default().into_iter();
     let is_listed = |found: &Mounted| listed.iter().any(|channel| channel.dir == found.path);
-    let orphans =
-        mounted.filter(|found| found.fstype == mounts::FSTYPE && !is_listed(found) && is_dead(&found.source));
-    let orphans = orphans.collect();
+    let user = rustix::process::geteuid().as_raw();
+    let orphans = mounted.filter(|found| is_orphan(found, user) && !is_listed(found)).collect();
     let ours = std::process::id();
     let open = listed.into_iter().filter(|channel| channel.alive && channel.pid != ours).collect();
     Ok(Found { swept, orphans, open: status::read(open) })
+}
+
+/// Whether a mount is one of ours whose process is gone, and this user's: another user may mount what looks like one, at a
+/// path of their choice, and what is said of it would be their words.
+fn is_orphan(found: &Mounted, user: u32) -> bool {
+    found.fstype == mounts::FSTYPE && found.owner == Some(user) && is_dead(&found.source)
 }
 
 /// Whether the process that a mount is named after is gone: `agent-wormhole:NAMEPLATE-ROLE:PID`.
 fn is_dead(source: &str) -> bool {
     let owner = source.rsplit(':').next().and_then(|pid| pid.parse::<u32>().ok());
     owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+}
+
+/// A path as one word of a shell's command.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%".contains(&byte);
+    if path.bytes().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 impl Found {
@@ -64,7 +76,7 @@ impl Found {
             .iter()
             .map(|swept| swept.dir.as_path())
             .chain(self.orphans.iter().map(|mount| mount.path.as_path()));
-        let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
+        let paths: Vec<String> = paths.map(quoted).collect();
         match (removed.as_str(), stuck.as_slice()) {
             ("", []) => Finding::ok("stale", "no channel that was killed has left anything"),
             (removed, []) => {
@@ -121,11 +133,18 @@ mod tests {
             source: "agent-wormhole:2-peer:4000000000".into(),
             fstype: mounts::FSTYPE.into(),
             device: (0, 1),
+            owner: Some(1000),
         };
+        assert!(is_orphan(&orphan, 1000));
+        assert!(!is_orphan(&orphan, 1001), "another user's");
+        assert!(!is_orphan(&Mounted { owner: None, ..orphan.clone() }, 1000), "nobody knows whose");
         assert!(is_dead(&orphan.source));
         assert!(!is_dead(&format!("agent-wormhole:2-peer:{}", std::process::id())));
         assert!(!is_dead("sshfs"));
-        let [orphaned, _] = found(Vec::new(), vec![orphan]).verdict();
-        assert!(orphaned.advice.unwrap().contains("umount -l /r/2-peer"));
+        let [orphaned, _] = found(Vec::new(), vec![orphan.clone()]).verdict();
+        assert!(orphaned.advice.unwrap().contains("umount -l /r/2-peer)"));
+        let odd = Mounted { path: "/r/it's; a $(word)".into(), ..orphan };
+        let [orphaned, _] = found(Vec::new(), vec![odd]).verdict();
+        assert!(orphaned.advice.unwrap().contains(r"umount -l '/r/it'\''s; a $(word)')"));
     }
 }
