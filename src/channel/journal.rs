@@ -25,6 +25,9 @@ const MAX_TRANSCRIPT: u64 = 64 * 1024 * 1024;
 const BURST: i64 = 8192;
 /// Events of the peer that may come in a second, in the long run.
 const BURST_REFILL: f64 = 100.0;
+/// Events that answers, which are told whatever there is to spend, may leave as a debt: the next question waits for it, and
+/// behind that all that is told on the same lane, so at most two seconds.
+const MAX_DEBT: i64 = 200;
 /// Bytes of a line that count as one event: a longer line counts as several, so that bytes are bounded, too (4 MiB at
 /// once, 50 KB a second).
 const EVENT_BYTES: usize = 512;
@@ -116,7 +119,8 @@ impl Journal {
         }
         let bytes = self.write(&mut inner, event);
         if by_peer {
-            inner.tokens -= i64::try_from(bytes.div_ceil(EVENT_BYTES)).unwrap_or(BURST);
+            let left = inner.tokens - i64::try_from(bytes.div_ceil(EVENT_BYTES)).unwrap_or(BURST);
+            inner.tokens = left.max(-MAX_DEBT);
         }
     }
 
