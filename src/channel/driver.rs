@@ -282,7 +282,7 @@ impl Driver {
             }
             self.tell(status);
         }
-        if lock_vault(&self.vault).expire(now) {
+        if lock_vault(&self.vault).expire((now, SystemTime::now())) {
             self.changed();
         }
         if passed(self.status_at) {

@@ -211,7 +211,7 @@ impl Rig {
         }));
         for entry in fs::read_dir(self.outbox("")).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            if ["ask", "answer"].contains(&&*name) {
+            if ["ask", "answer", "secrets"].contains(&&*name) {
                 continue;
             }
             let is_text = name == "message" || name.ends_with(".msg");

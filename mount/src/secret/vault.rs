@@ -232,9 +232,11 @@ impl Vault {
         }
     }
 
-    /// Wipes those whose time is over; whether there were any.
-    pub fn expire(&mut self, now: Instant) -> bool {
-        let over = |kept: &Kept| !kept.lent && now.saturating_duration_since(kept.came) >= LIFE;
+    /// Wipes those whose time is over, by the clock that stands still while the machine sleeps, or by the one that does
+    /// not; whether there were any.
+    pub fn expire(&mut self, (now, wall): (Instant, SystemTime)) -> bool {
+        let late = |kept: &Kept| now.saturating_duration_since(kept.came) >= LIFE || wall >= kept.until;
+        let over = |kept: &Kept| !kept.lent && late(kept);
         let serials: Vec<u64> =
             self.kept.values().filter(|kept| over(kept)).map(|kept| kept.serial).collect();
         for serial in &serials {
@@ -359,14 +361,25 @@ mod tests {
         put(&mut vault, 1, "A", b"v", start).unwrap();
         put(&mut vault, 2, "B", b"v", start + Duration::from_secs(5)).unwrap();
         assert_eq!(vault.deadline(), Some(start + Duration::from_secs(600)));
-        assert!(!vault.expire(start + Duration::from_millis(599_999)));
-        assert!(vault.expire(start + Duration::from_secs(600)));
+        let at = |millis| (start + Duration::from_millis(millis), SystemTime::UNIX_EPOCH);
+        assert!(!vault.expire(at(599_999)));
+        assert!(vault.expire(at(600_000)));
         assert_eq!(vault.take(&[name("A")]).unwrap_err(), NotHere::Expired(name("A")));
         let lent = vault.take(&[name("B")]).unwrap();
-        assert!(!vault.expire(start + Duration::from_secs(9999)), "a command is getting it");
+        assert!(!vault.expire(at(9_999_000)), "a command is getting it");
         vault.back(lent[0].serial);
-        assert!(vault.expire(start + Duration::from_secs(9999)));
+        assert!(vault.expire(at(9_999_000)));
         assert_eq!(vault.deadline(), None);
+    }
+
+    #[test]
+    fn a_secret_does_not_outlive_ten_minutes_that_the_machine_slept() {
+        let (start, wall) = (Instant::now(), SystemTime::UNIX_EPOCH);
+        let mut vault = Vault::new(false);
+        put(&mut vault, 1, "A", b"v", start).unwrap();
+        assert!(!vault.expire((start, wall + Duration::from_secs(599))));
+        assert!(vault.expire((start, wall + Duration::from_secs(600))));
+        assert_eq!(vault.take(&[name("A")]).unwrap_err(), NotHere::Expired(name("A")));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use agent_wormhole_mount::Mailbox;
 use agent_wormhole_mount::secret::{Secret, SecretName, SharedVault, lock_vault};
@@ -22,6 +22,8 @@ use crate::channel::driver::Notice;
 const MAX_CLIENTS: usize = 16;
 /// How long a command may take from getting its secrets to its start. Whoever says nothing until then has used them.
 const START: Duration = Duration::from_secs(30);
+/// After a client could not be accepted, the next is tried this much later.
+const FAILED: Duration = Duration::from_millis(100);
 /// The socket is for this user alone.
 const MODE: u32 = 0o600;
 
@@ -93,9 +95,14 @@ fn accept(desk: &Arc<Desk>, listener: &UnixListener) {
         if desk.closed.load(Ordering::Acquire) {
             return;
         }
-        let Ok(client) = client else { continue };
+        let Ok(client) = client else {
+            // Without a descriptor left, the next try fails like this one.
+            thread::sleep(FAILED);
+            continue;
+        };
         if desk.clients.fetch_add(1, Ordering::AcqRel) >= MAX_CLIENTS {
-            // It sees an end, and may come again.
+            // What it asked for is not even read.
+            let _ = refuse(&client, "too many commands ask at once; try again");
             desk.clients.fetch_sub(1, Ordering::AcqRel);
             continue;
         }
@@ -148,7 +155,11 @@ impl Desk {
 
     /// Secrets go to a command, which says whether it could use them.
     fn hand_over(&self, client: &UnixStream, names: &[SecretName]) -> io::Result<()> {
-        let taken = lock_vault(&self.vault).take(names);
+        let mut vault = lock_vault(&self.vault);
+        // Its timer may be late: it stood still while the machine slept.
+        vault.expire((Instant::now(), SystemTime::now()));
+        let taken = vault.take(names);
+        drop(vault);
         let lent = match taken {
             Ok(lent) => lent,
             Err(error) => return refuse(client, &error.to_string()),
