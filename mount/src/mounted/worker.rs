@@ -166,9 +166,11 @@ impl Worker {
                 self.outbox.finish(Instant::now());
             }
             Order::Undelivered(most, reply) => {
+                // Before the look: what becomes complete in between is known by one of them.
+                let incomplete = self.shared.files().incomplete();
                 self.look();
                 // Who asked may have given up.
-                let _ = reply.send(self.undelivered(most));
+                let _ = reply.send(self.undelivered(most, incomplete));
             }
             Order::Attribute(path, ask, reply) => {
                 self.look();
@@ -182,10 +184,10 @@ impl Worker {
         }
     }
 
-    /// What the state machine knows, and what is not complete yet.
-    fn undelivered(&self, most: usize) -> (Vec<String>, usize) {
+    /// What the state machine knows, and what was not complete.
+    fn undelivered(&self, most: usize, incomplete: Vec<String>) -> (Vec<String>, usize) {
         let (mut names, mut all) = self.outbox.undelivered(most);
-        for path in self.shared.files().incomplete() {
+        for path in incomplete {
             if ignore::path(&path).is_none() && self.outbox.standing(&path).is_none() {
                 all += 1;
                 if names.len() < most {
