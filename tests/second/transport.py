@@ -262,6 +262,25 @@ async def direct_host(session: Session, changed: asyncio.Event, listener: socket
 # --- relay
 
 
+class Lost(asyncio.Transport):
+    """What is left of a transport once its connection is lost."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def abort(self) -> None:
+        pass
+
+
+class Socket(ClientConnection):
+    """A transport that was closed with bytes left over forgets its loop when it is lost, and a send that aborts it
+    then fails with an AttributeError (agronholm/anyio#1250): such a one is let go of."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.transport = Lost()
+
+
 class RelayLink(Link):
     """A seated websocket. The seat outlives it."""
 
@@ -348,8 +367,8 @@ async def relay(begin: Callable[[str], Session], changed: asyncio.Event, url: st
     while session is None or not session.over:
         try:
             async with connect(
-                f"{url.rstrip('/')}/ws", compression=None, max_size=MAX_FRAME, open_timeout=ONE_RELAY,
-                ping_interval=10, ping_timeout=20, proxy=None,
+                f"{url.rstrip('/')}/ws", create_connection=Socket, compression=None, max_size=MAX_FRAME,
+                open_timeout=ONE_RELAY, ping_interval=10, ping_timeout=20, proxy=None,
             ) as socket:  # fmt: skip
                 await socket.send(json.dumps(seat.hello()))
                 seat.welcomed(said(await socket.recv()))
