@@ -45,6 +45,7 @@ step() { printf '\n%s\n' "$*"; }
 
 # The network between the two: a relay of their own.
 network() {
+    : > "$place/relay.err"
     "$bin" relay --listen "$1" --messages-per-minute 0 --bytes-per-minute 0 2> "$place/relay.err" &
     relay=$!
     until address=$(sed -n 's/.*listening on //p' "$place/relay.err") && [ -n "$address" ]; do
