@@ -43,13 +43,17 @@ PACKAGING := $(TARGET)/packaging-tools
 PACKAGING_PYTHON := maturin==1.16.0 uv==0.13.9
 CARGO_DEB := 3.8.0
 PACKAGING_NEEDS := musl-gcc:musl-tools lintian:lintian fusermount3:fuse3 python3:python3 node:nodejs npm:npm
+# What runs the targets in fuzz/, and for how many seconds each.
+CARGO_FUZZ := 0.13.2
+FUZZ_TOOLS := $(TARGET)/fuzz-tools
+FUZZ_SECONDS ?= 60
 # Where the tests find the Python tools, and those of Node.
 export AGENT_WORMHOLE_PYTHON := $(abspath $(VENV))/bin/python
 export AGENT_WORMHOLE_NODE := $(abspath $(NODE))/node_modules
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test fmt lint unit docs needs soak test-posix plugin-check bench \
-	relay-static packages packaging-tools audit clean $(PACKAGES:%=package-%)
+	fuzz relay-static packages packaging-tools audit clean $(PACKAGES:%=package-%)
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -107,6 +111,16 @@ bench: ## Measure the parts, and the whole beside the machine (MW=… MW_SERVERS
 	python3 benches/whole.py --bin $(abspath $(TARGET))/release/agent-wormhole \
 		$(if $(MW),--mw $(MW) --mw-servers $(MW_SERVERS))
 	python3 benches/mount.py --bin $(abspath $(TARGET))/release/agent-wormhole
+
+fuzz: ## Give random bytes to each property in fuzz/, FUZZ_SECONDS=60 each (builds cargo-fuzz; needs g++)
+	@[ -x $(FUZZ_TOOLS)/bin/cargo-fuzz ] || \
+		$(CARGO) install --quiet --locked --root $(FUZZ_TOOLS) cargo-fuzz@$(CARGO_FUZZ)
+	@for property in $(basename $(notdir $(wildcard fuzz/targets/*.rs))); do \
+		mkdir -p $(TARGET)/fuzz-corpus/$$property; \
+		$(FUZZ_TOOLS)/bin/cargo-fuzz run --fuzz-dir fuzz --target-dir $(TARGET)/fuzz --sanitizer none $$property \
+			$(TARGET)/fuzz-corpus/$$property -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 \
+			-print_final_stats=1 -artifact_prefix=$(TARGET)/fuzz-$$property- || exit 1; \
+	done
 
 relay-static: ## Build the relay as one static binary (musl) and see it run in an empty root (Linux, root, rustup, musl-gcc)
 	@command -v musl-gcc >/dev/null || { echo "install musl-gcc first (Debian: musl-tools)" >&2; exit 1; }

@@ -1,0 +1,4 @@
+//! See `src/lines.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_wormhole_fuzz::lines::holds(bytes));
