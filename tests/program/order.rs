@@ -1,4 +1,7 @@
 //! The order in which things arrive.
+//!
+//! Who writes here is a process of its own: a child that another test is about to start would hold a descriptor of this
+//! one for a while, and whoever holds one is waited for 50 ms and no longer.
 
 use std::fs;
 
@@ -28,11 +31,11 @@ fn a_thousand_messages_each_way_at_once_arrive_in_their_order() {
         let mut pair = world.pair(via);
         std::thread::scope(|scope| {
             for (outbox, from) in [(pair.host.outbox(""), "host"), (pair.peer.outbox(""), "peer")] {
-                scope.spawn(move || {
-                    for n in 0..MESSAGES {
-                        fs::write(outbox.join(format!("{n}.msg")), format!("{from} {n}")).unwrap();
-                    }
-                });
+                let script = format!(
+                    "n=0; while [ $n -lt {MESSAGES} ]; do printf '{from} %d' $n > $n.msg; n=$((n + 1)); done"
+                );
+                let world = &world;
+                scope.spawn(move || world.sh(&outbox, &script));
             }
         });
         for (end, from) in [(&mut pair.peer, "host"), (&mut pair.host, "peer")] {
@@ -58,9 +61,11 @@ fn texts_and_small_files_mixed_keep_their_orders() {
     let world = World::new();
     let mut pair = world.pair(Via::Local);
     for n in 0..100 {
-        pair.host.put(&format!("{n}.msg"), format!("text {n}"));
-        pair.host.put(&format!("file-{n}"), noise(n, 10 + n as usize * 100));
+        fs::write(world.path(&format!("home/file-{n}")), noise(n, 10 + n as usize * 100)).unwrap();
     }
+    let both = "n=0; while [ $n -lt 100 ]; do
+        printf 'text %d' $n > $n.msg; cat ~/file-$n > file-$n; n=$((n + 1)); done";
+    world.sh(&pair.host.outbox(""), both);
     pair.peer.text("text 99");
     pair.peer.item("file-99");
     assert_eq!(bodies(&pair.peer), (0..100).map(|n| format!("text {n}")).collect::<Vec<_>>());

@@ -14,10 +14,11 @@ use crate::fixture::process::Process;
 use crate::fixture::proxy::Proxy;
 use crate::fixture::world::{Pair, Via, World};
 
-/// What an operation may take while receipts wait, on a machine that does something else as well.
-const AT_ONCE: Duration = Duration::from_millis(500);
-/// What the end of a `sync receipt` may take then. It takes 50 ms and less.
-const ENDED: Duration = Duration::from_secs(1);
+/// What one of two operations may take at most while receipts wait. The other one is at the mercy of whatever else the
+/// machine does; it ends before the receipts, too.
+const AT_ONCE: Duration = Duration::from_millis(250);
+/// What the end of a `sync receipt` may take as often. It takes 50 ms and less.
+const ENDED: Duration = Duration::from_millis(500);
 /// Parts in which a slow line lets a file through.
 const PARTS: u64 = 16;
 /// Bytes of that file.
@@ -38,8 +39,14 @@ fn before_a_proxy(world: &World) -> (Pair, Proxy) {
     (pair, proxy)
 }
 
-/// Does something in the shell, and returns how long it took in there at most.
-fn slowest(world: &World, end: &End, script: &str) -> Duration {
+/// The time that half of them took at most.
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// Does something in the shell, and returns how long it took in there.
+fn times(world: &World, end: &End, script: &str) -> Vec<Duration> {
     let watch = format!(
         "for n in $(seq {TRIES}); do a=$(date +%s%N); {script}; b=$(date +%s%N); echo $((b-a)); done"
     );
@@ -47,7 +54,7 @@ fn slowest(world: &World, end: &End, script: &str) -> Duration {
     command.current_dir(&end.dir);
     let ended = Process::spawn(command).finish();
     assert_eq!((ended.code, ended.out.len()), (Some(0), TRIES), "{script}: {ended:?}");
-    Duration::from_nanos(ended.out.iter().map(|nanos| nanos.parse().unwrap()).max().unwrap())
+    ended.out.iter().map(|nanos| Duration::from_nanos(nanos.parse().unwrap())).collect()
 }
 
 fn says(mut process: Process, error: &str) {
@@ -168,20 +175,20 @@ fn a_signal_ends_a_waiting_receipt_at_once() {
     let _guard = Guard::new(&world);
     let host = world.host(&[]);
     host.put("never.msg", "nobody reads it\n");
-    let mut slowest = Duration::ZERO;
-    for _ in 0..10 {
-        for word in [Signal::INT, Signal::TERM, Signal::KILL] {
+    for word in [Signal::INT, Signal::TERM, Signal::KILL] {
+        let mut took = Vec::new();
+        for _ in 0..10 {
             let mut waiting = sync(&world, &host);
             let from = Instant::now();
             waiting.signal(word);
             let ended = waiting.finish();
-            let took = from.elapsed();
+            took.push(from.elapsed());
             assert_eq!(ended.code, None, "{ended:?}");
-            assert!(took < ENDED, "{word:?} took {took:?}");
-            slowest = slowest.max(took);
         }
+        let median = median(took);
+        println!("{word:?} ended a waiting receipt after {median:?}");
+        assert!(median < ENDED, "{word:?} took {median:?}");
     }
-    println!("a signal ended a waiting receipt within {slowest:?} of 30 tries");
     // Also one that was stopped meanwhile, and one that sent itself to the background.
     let waiting = sync(&world, &host);
     waiting.signal(Signal::STOP);
@@ -212,9 +219,9 @@ fn nothing_else_waits_while_receipts_do() {
         ("stat receipt", "stat receipt > /dev/null"),
     ];
     for (what, script) in scripts {
-        let took = slowest(&world, &host, script);
-        println!("while {MANY} receipts wait, {what} takes at most {took:?}");
-        assert!(took < AT_ONCE, "{what} takes {took:?}");
+        let median = median(times(&world, &host, script));
+        println!("while {MANY} receipts wait, {what} takes {median:?}");
+        assert!(median < AT_ONCE, "{what} takes {median:?}");
     }
     assert!(waiting.iter_mut().all(|waiting| !waiting.has_ended()));
     let peer = world.connect(&host.code(), &[]);
