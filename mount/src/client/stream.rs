@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::{PostError, check_name, failed, hidden, outbox_of, unique};
 use crate::outbox::NO_RECEIPTS;
@@ -265,6 +265,13 @@ fn wait_for(fds: &mut [PollFd<'_>], until: Option<Instant>) -> io::Result<()> {
     }
 }
 
+/// Whether it is readable by now: what this process was stopped for, or was too busy to see, comes before the time.
+fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    retry_on_intr(|| poll(&mut fds, Some(&Timespec::default())))?;
+    Ok(!fds[0].revents().is_empty())
+}
+
 /// How far the input is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Input {
@@ -332,6 +339,9 @@ impl Pump {
                 return self.give_up(wait, StreamError::Late, StreamError::Unconfirmed);
             }
             if grace.is_some_and(|at| at <= now) {
+                if is_readable(interrupt)? {
+                    continue;
+                }
                 self.input = Input::Told;
                 self.frame.extend([0; 4]);
             }

@@ -5,11 +5,11 @@
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use agent_wormhole_mount::client::stream::{Sending, StreamError, post_stream};
-use tokio::signal::unix::{SignalKind, signal};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
 
 use crate::cli::args::RoleArg;
 use crate::cli::exit::{Exit, Failure};
@@ -61,23 +61,13 @@ pub(super) fn run(piped: &Piped) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Readable after SIGINT or SIGTERM.
+/// Readable after SIGINT or SIGTERM. The handler itself makes it so: this process has one thread, and what was sent to it
+/// before its input ended is handled before it can read that.
 fn interruption() -> io::Result<UnixStream> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (mut interrupted, mut terminated) = {
-        let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
     let (tell, told) = UnixStream::pair()?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupted.recv() => {}
-                _ = terminated.recv() => {}
-            }
-        });
-        drop(tell);
-    })?;
+    for signal in [SIGINT, SIGTERM] {
+        pipe::register(signal, tell.try_clone()?)?;
+    }
     Ok(told)
 }
 
