@@ -2,6 +2,8 @@
 //!
 //! What it received it keeps in memory and tells as a SHA-256.
 
+mod features;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -125,53 +127,66 @@ const CASES: [Case; 4] = [
     Case { ours_hosts: false, direct: false },
 ];
 
+/// What each end is told besides, when it is started.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told<'a> {
+    ours: &'a [&'a str],
+    second: &'a [&'a str],
+}
+
 impl<'a> Meeting<'a> {
     fn new(world: &'a World, case: Case) -> Self {
+        Self::telling(world, case, Told::default())
+    }
+
+    fn telling(world: &'a World, case: Case, told: Told<'_>) -> Self {
         let mut meeting = if case.direct {
-            Self::direct(world, case.ours_hosts)
+            Self::direct(world, case.ours_hosts, told)
         } else {
-            Self::at_relay(world, case.ours_hosts)
+            Self::at_relay(world, case.ours_hosts, told)
         };
         meeting.second.event("connected");
         assert_eq!(meeting.ours.status("connected")["protocol"], 2);
         meeting
     }
 
-    fn direct(world: &'a World, ours_hosts: bool) -> Self {
+    fn direct(world: &'a World, ours_hosts: bool, told: Told<'_>) -> Self {
         let target = Arc::new(Mutex::new(SocketAddr::from(([127, 0, 0, 1], 0))));
         let proxy = Proxy::before(Arc::clone(&target));
         let port = proxy.address.port().to_string();
         let (ours, second) = if ours_hosts {
-            let ours = world.host(&["--direct"]);
+            let ours = world.host(&[&["--direct"], told.ours].concat());
             target.lock().unwrap().set_port(ours.nameplate.parse().unwrap());
             let args = ["peer", &ours.code(), "--direct", "127.0.0.1", "--port", &port];
-            let second = Second::start(world, &args);
+            let second = Second::start(world, &[&args, told.second].concat());
             (ours, second)
         } else {
-            let mut second = Second::start(world, &["host", "--direct", "127.0.0.1", "--port", &port]);
-            let told = second.event("code");
-            let port = told["port"].as_u64().unwrap().try_into().unwrap();
+            let args = ["host", "--direct", "127.0.0.1", "--port", &port];
+            let mut second = Second::start(world, &[&args, told.second].concat());
+            let code = second.event("code");
+            let port = code["port"].as_u64().unwrap().try_into().unwrap();
             // Who proves nothing costs nothing.
             TcpStream::connect(("127.0.0.1", port)).unwrap().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
             target.lock().unwrap().set_port(port);
-            (world.connect(&format!("{}@127.0.0.1", text(&told, "code")), &[]), second)
+            (world.connect(&format!("{}@127.0.0.1", text(&code, "code")), told.ours), second)
         };
         Self { world, ours, second, proxy, _relay: None }
     }
 
     /// Both ends reach it through one proxy.
-    fn at_relay(world: &'a World, ours_hosts: bool) -> Self {
+    fn at_relay(world: &'a World, ours_hosts: bool, told: Told<'_>) -> Self {
         let relay = world.relay();
         let proxy = Proxy::before(Arc::new(Mutex::new(relay.address)));
         let url = proxy.url();
         let (ours, second) = if ours_hosts {
-            let ours = world.host(&["--relay", &url]);
-            let second = Second::start(world, &["peer", &ours.code(), "--relay", &url]);
+            let ours = world.host(&[&["--relay", &url], told.ours].concat());
+            let args = ["peer", &ours.code(), "--relay", &url];
+            let second = Second::start(world, &[&args, told.second].concat());
             (ours, second)
         } else {
-            let mut second = Second::start(world, &["host", "--relay", &url]);
+            let mut second = Second::start(world, &[&["host", "--relay", &url], told.second].concat());
             let code = text(&second.event("code"), "code").to_owned();
-            (world.connect(&code, &["--relay", &url]), second)
+            (world.connect(&code, &[&["--relay", &url], told.ours].concat()), second)
         };
         Self { world, ours, second, proxy, _relay: Some(relay) }
     }

@@ -3,7 +3,9 @@
 use agent_wormhole::crypto::pake::Role;
 use agent_wormhole::crypto::resume::ResumeKey;
 use agent_wormhole::frame::{CloseReason, State};
+use agent_wormhole::item::{ItemHead, ItemId, ItemKind, Refusal};
 use agent_wormhole::session::SessionEvent;
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::sessions::{Run, name_of_outcome};
@@ -89,18 +91,61 @@ fn a_proof_proves_one_end_of_one_connection() {
     }
 }
 
+/// A host that has judged the peer's version of a case.
+fn judged(case: &Value) -> Run {
+    let mut run = Run::new(Role::Host);
+    let key = array(&run.known["legacy_keys"][direction(Role::Peer)]);
+    let sealed = seal(&key, &nonce(0, 0), b"", &bytes(&case["plaintext"]));
+    if let Some(known) = case.get("sealed") {
+        assert_eq!(sealed, bytes(known), "{case}");
+    }
+    let spake = bytes(&run.known["peer"]["spake"]);
+    run.feed(&spake).unwrap();
+    run.feed(&sealed).unwrap();
+    run
+}
+
 #[test]
 fn versions_are_read_or_burn_the_code() {
     for case in list(&known()["versions"]) {
-        let mut run = Run::new(Role::Host);
-        let key = array(&run.known["legacy_keys"][direction(Role::Peer)]);
-        let sealed = seal(&key, &nonce(0, 0), b"", &bytes(&case["plaintext"]));
-        if let Some(known) = case.get("sealed") {
-            assert_eq!(sealed, bytes(known), "{case}");
-        }
-        let spake = bytes(&run.known["peer"]["spake"]);
-        run.feed(&spake).unwrap();
-        run.feed(&sealed).unwrap();
-        assert_eq!(run.verdict(), text(&case["verdict"]), "{case}");
+        assert_eq!(judged(case).verdict(), text(&case["verdict"]), "{case}");
+    }
+}
+
+/// Whether a session offers an item of a kind to the other end, and does not refuse it at home.
+fn offers(run: &mut Run, kind: ItemKind) -> bool {
+    let head = ItemHead {
+        kind,
+        group: None,
+        name: "name".into(),
+        size: None,
+        executable: false,
+        mtime: None,
+        inline: Some(Bytes::from_static(b"content")),
+    };
+    run.session.offer(head).unwrap();
+    match run.event() {
+        Some(SessionEvent::Receipt { refused: Some(Refusal::Unsupported), .. }) => false,
+        None => true,
+        Some(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn features_are_those_of_a_list_of_words() {
+    for case in list(&known()["features"]) {
+        let mut run = judged(case);
+        assert_eq!(run.verdict(), "protocol 2", "{case}");
+        run.tick();
+        // Its version and its first state.
+        assert_eq!(std::iter::from_fn(|| run.frame()).count(), 2, "{case}");
+        run.session.opened(ItemId(1), 0);
+        let opened = run.frame().is_some();
+        let [secret, ask, answer] =
+            [ItemKind::Secret, ItemKind::Ask, ItemKind::Answer].map(|kind| offers(&mut run, kind));
+        assert_eq!(ask, answer, "{case}");
+        let found = [("secrets", secret), ("questions", ask), ("opened", opened)];
+        let found: Vec<&str> = found.into_iter().filter_map(|(word, is)| is.then_some(word)).collect();
+        assert_eq!(case["features"], Value::from(found), "{case}");
     }
 }

@@ -9,7 +9,9 @@ from .keys import HOST, SPAKE_LENGTH, Tampered
 
 MAX_VERSION = 16384
 FIRST_MESSAGE, VERSION_OF_PEER, VERSION_OF_HOST = 10.0, 10.0, 30.0
-# What is read of a version. `features` is not: there are none yet.
+# What this end knows besides, and says so.
+FEATURES = ("secrets", "questions", "opened")
+# What is read of a version, but for `features`, which is never wrong.
 TYPES = {"version": int, "role": str, "protocol": int, "agent": (str, type(None))}
 
 
@@ -22,11 +24,15 @@ class Handshake:
         password: bytes,
         entropy: Callable[[int], bytes] = os.urandom,
         version: bytes | None = None,
+        features: tuple[str, ...] = FEATURES,
     ):
         self.role = role
+        self.features = features
+        # Those that both ends have named, where the other is proven.
+        self.common: frozenset[str] = frozenset()
         self.pake = keys.Pake(role, password, entropy)
         self.version = version or json.dumps(
-            {"version": 1, "role": role, "protocol": 2, "features": [], "agent": "second/1"}
+            {"version": 1, "role": role, "protocol": 2, "features": features, "agent": "second/1"}
         ).encode()
         self.verdict: str | None = None
         # The other end's number, where it is proven.
@@ -105,11 +111,12 @@ class Handshake:
         theirs = keys.other(self.role)
         try:
             self._their_version = keys.open_legacy(keys.legacy_keys(shared)[theirs], 0, frame)
-            self.protocol = read_version(self._their_version, theirs)
+            self.protocol, named = read_version(self._their_version, theirs)
         except (Tampered, ValueError, RecursionError):
             self._fail()
             return
         self.verdict = "proven"
+        self.common = named.intersection(self.features)
         self.accepted = [self.spake, frame]
         self._shared = shared
 
@@ -130,8 +137,8 @@ class Handshake:
         return keys.record_keys(shared, salt), keys.resume_key(shared, spakes)
 
 
-def read_version(plain: bytes, role: str) -> int:
-    """The protocol that the other end speaks; `ValueError` where this is no version of `role`."""
+def read_version(plain: bytes, role: str) -> tuple[int, frozenset[str]]:
+    """The protocol that the other end speaks, and its features; `ValueError` where this is no version of `role`."""
 
     class Members(list):
         """Of an object, in pairs: only the outermost must not have one twice."""
@@ -159,4 +166,7 @@ def read_version(plain: bytes, role: str) -> int:
     protocol = version.get("protocol", 0)
     if not 0 <= protocol < 1 << 64:
         raise ValueError("out of range")
-    return protocol
+    features = version.get("features")
+    # An object would be a list here, too; with it, or with anything else in the list, nothing is named.
+    fine = type(features) is list and names.count("features") == 1 and all(type(word) is str for word in features)
+    return protocol, frozenset(features if fine else ())

@@ -7,7 +7,8 @@ Content is kept in memory until its item is whole; an item over `MAX_ITEM` is re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .messages import DIR, GROUP, REFUSALS, TEXT, Cancel, Chunk, Head, Receipt
+from .messages import ANSWER, ASK, DIR, GROUP, REFUSALS, SECRET, TEXT, Cancel, Chunk, Head, Receipt
+from .named import FEATURE_OF, NAMED, Named
 
 BULK, PROMPT = "bulk", "prompt"
 FIRST_GRANT = 64 << 10
@@ -18,8 +19,10 @@ MAX_UNANSWERED = 4096
 MAX_OPEN_BULK = 16
 MAX_TEXT = 1 << 20
 MAX_ITEM = 1 << 30
-CANCELLED, TOO_LARGE, BAD_NAME, WRONG_SIZE, BAD_TEXT = (
-    REFUSALS.index(name) for name in ("cancelled", "too large", "bad name", "wrong size", "bad text")
+# Those whose content is UTF-8, of at most `MAX_TEXT`.
+TEXTS = (TEXT, ASK, ANSWER)
+CANCELLED, TOO_LARGE, BAD_NAME, WRONG_SIZE, UNSUPPORTED, BAD_TEXT = (
+    REFUSALS.index(name) for name in ("cancelled", "too large", "bad name", "wrong size", "unsupported", "bad text")
 )
 
 
@@ -28,7 +31,7 @@ class Fault(Exception):
 
 
 def lane_of(head: Head) -> str:
-    if head.kind == TEXT:
+    if head.kind == TEXT or head.kind in NAMED:
         return PROMPT
     if head.group is not None or head.kind == GROUP:
         return BULK
@@ -67,9 +70,12 @@ class Incoming:
         self,
         arrived: Callable[[Head, bytes, list[tuple[Head, bytes]]], None],
         refused: Callable[[Head, int], None],
+        features: tuple[str, ...],
     ):
         self._arrived = arrived
         self._refused = refused
+        self._features = features
+        self.named = Named()
         self.receipts: list[Receipt] = []
         self.used = {BULK: 0, PROMPT: 0}
         self.granted = {BULK: FIRST_GRANT, PROMPT: FIRST_GRANT}
@@ -135,13 +141,28 @@ class Incoming:
             group.open_members += 1
         item = Item(head)
         self._open[head.item] = item
-        if head.kind != TEXT and not is_safe(head.name):
-            self._refuse(item, BAD_NAME)
-        elif (head.size or 0) > (MAX_TEXT if head.kind == TEXT else MAX_ITEM):
-            self._refuse(item, BAD_TEXT if head.kind == TEXT else TOO_LARGE)
+        refusal = self._refusal(head)
+        if refusal is not None:
+            self._refuse(item, refusal)
         if whole:
             item.content += head.inline or b""
             self._end(item)
+
+    def _refusal(self, head: Head) -> int | None:
+        """Why it is not taken, as far as its head tells."""
+        if FEATURE_OF.get(head.kind, "") not in ("", *self._features):
+            return UNSUPPORTED
+        if head.kind in NAMED:
+            refusal = self.named.refusal(head)
+        else:
+            refusal = None if head.kind == TEXT or is_safe(head.name) else BAD_NAME
+        return self._too_large(head, head.size or 0) if refusal is None else refusal
+
+    @staticmethod
+    def _too_large(head: Head, size: int) -> int | None:
+        if head.kind in TEXTS:
+            return BAD_TEXT if size > MAX_TEXT else None
+        return TOO_LARGE if size > MAX_ITEM else None
 
     def _bulk(self) -> list[Item]:
         return [item for item in self._open.values() if lane_of(item.head) == BULK]
@@ -152,7 +173,9 @@ class Incoming:
             head.kind in (DIR, GROUP) or head.size not in (None, len(head.inline))
         ):
             raise Fault("contradiction")
-        if head.group is not None and head.kind in (TEXT, GROUP):
+        if head.group is not None and (head.kind in (TEXT, GROUP) or head.kind in NAMED):
+            raise Fault("contradiction")
+        if head.kind == SECRET and head.inline is None:
             raise Fault("contradiction")
 
     def _group(self, head: Head) -> Item | None:
@@ -175,8 +198,8 @@ class Incoming:
             item.content += chunk.content
             if item.head.size is not None and len(item.content) > item.head.size:
                 self._refuse(item, WRONG_SIZE)
-            elif len(item.content) > (MAX_TEXT if item.head.kind == TEXT else MAX_ITEM):
-                self._refuse(item, BAD_TEXT if item.head.kind == TEXT else TOO_LARGE)
+            elif (refusal := self._too_large(item.head, len(item.content))) is not None:
+                self._refuse(item, refusal)
         if chunk.last:
             if item.open_members and not self._dropped(item):
                 raise Fault("contradiction")
@@ -200,11 +223,13 @@ class Incoming:
         whole = not self._dropped(item) and not self.over
         if whole and head.size not in (None, len(item.content)) and head.kind != GROUP:
             self._refuse(item, WRONG_SIZE)
-        elif whole and head.kind == TEXT and not is_text(item.content):
+        elif whole and head.kind in TEXTS and not is_text(item.content):
             self._refuse(item, BAD_TEXT)
         elif whole and head.group is not None:
             self._open[head.group].members.append((head, bytes(item.content)))
         elif whole:
+            if head.kind in NAMED:
+                self.named.arrived(head, bytes(item.content))
             self._arrived(head, bytes(item.content), item.members)
             self.receipts.append(Receipt(head.item))
         self._close(item)

@@ -6,7 +6,7 @@ What is read here comes from the other end: nothing is believed, and nothing is 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-TEXT, FILE, DIR, GROUP = range(4)
+TEXT, FILE, DIR, GROUP, SECRET, ASK, ANSWER = range(7)
 KINDS = ("text", "file", "dir", "group", "secret", "ask", "answer")
 REFUSALS = (
     "cancelled", "changed", "unreadable", "too large", "no space", "bad name", "storage failed", "closing",

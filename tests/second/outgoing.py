@@ -19,7 +19,7 @@ from .incoming import (
     cost_of_head,
     lane_of,
 )
-from .messages import DIR, FILE, GROUP, MAX_INLINE, Cancel, Chunk, Head, Receipt, encode
+from .messages import DIR, FILE, GROUP, MAX_INLINE, Cancel, Chunk, Head, Opened, Receipt, encode
 
 OWN_RECORD = 16 << 10
 FOR_MEMBERS = 4
@@ -70,6 +70,7 @@ class Outgoing:
         self._highest = 0
         self._unbegun: set[int] = set()
         self._cancels: list[Cancel] = []
+        self._opened: list[Opened] = []
         self._prompt: deque[Item] = deque()
         self._waiting: deque[Item] = deque()
         self._members: deque[Item] = deque()
@@ -88,7 +89,7 @@ class Outgoing:
         return item
 
     def item(self, kind: int, name: str, content: bytes, executable: bool = False) -> int:
-        """A text, file or dir."""
+        """Anything but a group."""
         item = self._new(*shape(Head(0, kind, name, executable=executable), content))
         (self._prompt if lane_of(item.head) == PROMPT else self._waiting).append(item)
         return item.head.item
@@ -132,6 +133,14 @@ class Outgoing:
         for each in (item, *item.members):
             del self.items[each.head.item]
 
+    def opened(self, opened: Opened) -> None:
+        """Tells the other end that an item of its own was read."""
+        self._opened.append(opened)
+
+    def offered(self, number: int) -> bool:
+        """Whether there was an item with this number."""
+        return 0 < number <= self._number
+
     def receipt(self, receipt: Receipt) -> None:
         item = self.items.get(receipt.item)
         early = item is not None and receipt.refused is None and not item.ended
@@ -146,7 +155,7 @@ class Outgoing:
     def waits(self) -> bool:
         """Whether something would leave if it might."""
         content = any(item.ready(1) for item in self._open)
-        return bool(self._cancels or not self.stopped and (self._prompt or self._members or content))
+        return bool(self._cancels or self._opened or not self.stopped and (self._prompt or self._members or content))
 
     def wants_bulk(self) -> bool:
         return not self.stopped and any(item.ready(1) for item in self._open)
@@ -163,6 +172,8 @@ class Outgoing:
                 filled.plain += encode(receipts.pop(0))
                 filled.receipts += 1
             self._fill_cancels(filled, room)
+            while self._opened and len(filled.plain) + EACH_MESSAGE < room:
+                filled.plain += encode(self._opened.pop(0))
         self._chunk_next = False
         if self.stopped:
             return filled

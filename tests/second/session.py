@@ -10,25 +10,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import keys
-from .handshake import Handshake
-from .incoming import BULK, PROMPT, WINDOWS, Fault, Incoming
+from .handshake import FEATURES, Handshake
+from .incoming import BULK, PROMPT, TOO_LARGE, UNSUPPORTED, WINDOWS, Fault, Incoming
 from .keys import Tampered
 from .messages import (
     KINDS,
+    MAX_INLINE,
     REASONS,
     REFUSALS,
+    SECRET,
     Cancel,
     Chunk,
     Close,
     Head,
     Malformed,
     Message,
+    Opened,
     Receipt,
     State,
     encode,
     messages,
     state,
 )
+from .named import FEATURE_OF
 from .outgoing import Outgoing
 
 NEVER = float("inf")
@@ -62,11 +66,12 @@ class Session:
         password: bytes,
         tell: Callable[[str, dict], None],
         entropy: Callable[[int], bytes] = os.urandom,
+        features: tuple[str, ...] = FEATURES,
     ):
-        self.handshake = Handshake(role, password, entropy)
+        self.handshake = Handshake(role, password, entropy, features=features)
         self._tell = tell
         self.outgoing = Outgoing()
-        self.incoming = Incoming(self._arrived, self._not_taken)
+        self.incoming = Incoming(self._arrived, self._not_taken, features)
         self.resume_key: bytes | None = None
         self.max_frame = MAX_FRAME
         self._keys: dict[str, bytes] = {}
@@ -116,6 +121,36 @@ class Session:
     @property
     def drained(self) -> bool:
         return not (self.outgoing.items or self._records or self.incoming.receipts)
+
+    def item(self, kind: int, name: str, content: bytes) -> int | None:
+        """Sends a text, a file, a secret, a question or an answer; its number, if it does not stay at home."""
+        if self.connected and not self._takes(kind):
+            return self._stays(name, UNSUPPORTED)
+        if kind == SECRET and len(content) > MAX_INLINE:
+            return self._stays(name, TOO_LARGE)
+        number = self.outgoing.item(kind, name, content)
+        self.incoming.named.sent(kind, number, name)
+        return number
+
+    def _takes(self, kind: int) -> bool:
+        """Whether the other end takes such items, as far as its features say."""
+        return FEATURE_OF.get(kind, "") in ("", *self.handshake.common)
+
+    def _stays(self, name: str, reason: int) -> None:
+        self._tell("refused", {"name": name, "reason": REFUSALS[reason]})
+
+    def read(self, number: int, at: int) -> None:
+        """The owner has read an item of the other end, `at` so many milliseconds of the Unix clock."""
+        if "opened" in self.handshake.common:
+            self.outgoing.opened(Opened(number, at))
+
+    def use(self, name: str, at: int) -> bytes | None:
+        """The value of a secret that waits, once. That it was used is told as that it was read."""
+        waiting = self.incoming.named.use(name)
+        if waiting is None:
+            return None
+        self.read(waiting[0], at)
+        return waiting[1]
 
     def close(self, reason: int, now: float) -> None:
         """Closes at once: what has not been stored by now is not."""
@@ -194,7 +229,11 @@ class Session:
         self._keys, self.resume_key = self.handshake.schedule()
         self.link, self._state = 1, True
         self._opened_at = now
-        self._tell("connected", {"protocol": 2})
+        self._tell("connected", {"protocol": 2, "features": sorted(self.handshake.common)})
+        for number, item in list(self.outgoing.items.items()):
+            if not self._takes(item.head.kind):
+                self.outgoing.cancel(number, UNSUPPORTED)
+                self._tell("refused", {"item": number, "name": item.head.name, "reason": REFUSALS[UNSUPPORTED]})
 
     def _fault(self, name: str, reason: int, now: float) -> None:
         if not self._broken:
@@ -258,7 +297,12 @@ class Session:
                 if refused is None:
                     self._tell("delivered", {"item": item})
                 else:
+                    self.incoming.named.not_taken(item)
                     self._tell("refused", {"item": item, "reason": REFUSALS[refused]})
+            case Opened(item, at):
+                if not self.outgoing.offered(item):
+                    raise Fault("receipt")
+                self._tell("opened", {"item": item, "at": at})
             case Close(reason):
                 self.their_close = reason
                 self._state = True

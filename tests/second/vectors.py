@@ -218,7 +218,7 @@ def records(known: dict, handshake: dict) -> Iterator[str]:
         proves = keys.is_proof(claimed, expand(handshake["resume"]["key"]), case["from"], *challenges)
         same(proves, case["proves"], case["name"])
         yield case["name"]
-    for case in known["versions"]:
+    for case in known["versions"] + known["features"]:
         sealed = keys.seal_legacy(run.legacy[PEER], 0, expand(case["plaintext"]))
         same(sealed, expand(case["sealed"]) if "sealed" in case else sealed, case["name"])
         host = run.handshake(HOST)
@@ -226,7 +226,8 @@ def records(known: dict, handshake: dict) -> Iterator[str]:
         host.receive(run.spakes[PEER], 0.0)
         host.receive(sealed, 0.0)
         verdict = f"protocol {2 if host.protocol >= 2 else 1}" if host.verdict == "proven" else host.verdict
-        same(verdict, case["verdict"], case["name"])
+        same(verdict, case.get("verdict", "protocol 2"), case["name"])
+        same(sorted(host.common), sorted(case.get("features", host.common)), case["name"])
         yield case["name"]
 
 

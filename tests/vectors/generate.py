@@ -245,6 +245,30 @@ def versions(run: Run) -> list[dict]:
     return made
 
 
+def features(run: Run) -> list[dict]:
+    """Versions of the peer with these `features`, and which of them a host knows that has named all three."""
+    rows = [
+        ("all", '["secrets","questions","opened"]', ["secrets", "questions", "opened"]),
+        ("none", "[]", []),
+        ("another order, and one twice", '["opened","secrets","opened"]', ["secrets", "opened"]),
+        ("one that nobody knows", '["later","questions"]', ["questions"]),
+        ("another case, and a space", '["Secrets","opened "]', []),
+        ("an escape", '["opene\\u0064"]', ["opened"]),
+        ("null", "null", []),
+        ("a word", '"secrets"', []),
+        ("an object", '{"secrets":"opened"}', []),
+        ("a number among them", '["secrets",1]', []),
+        ("a list in the list", '[["secrets"],"opened"]', []),
+        ("a list twice", '["secrets"],"features":["secrets"]', []),
+    ]
+    made = []
+    for name, given, known in rows:
+        plain = f'{{"version":1,"role":"peer","protocol":2,"features":{given}}}'.encode()
+        sealed = run.sealed("peer", plain)
+        made.append({"name": name, "plaintext": plain.hex(), "sealed": sealed.hex(), "features": known})
+    return made
+
+
 def digits(plain: bytes) -> str:
     """In hexadecimal digits; a byte that comes many times in a row is written once."""
     runs = re.finditer(rb"(?s)(.)\1{200,}|(?:(.)(?!\2{200,}))+", plain)
@@ -309,9 +333,11 @@ def main() -> None:
         "`ok`, `tampered`, or a fault as in `sessions.json`; `next` is the data record expected afterwards; `due` says "
         "whether a `state` is due at once and whether it says `again`. `proofs`: last frames of a resume. `versions`: of the "
         "peer, with the verdicts of `handshake.json`; where `sealed` is absent, the reader seals the plaintext likewise. `20*9` "
-        "is a byte nine times."
+        "is a byte nine times. `features`: versions of the peer, and what of their `features` counts for a host that has named "
+        "all three."
     )
     made = {"about": about, "cases": records(run), "proofs": proofs(run), "versions": versions(run)}
+    made["features"] = features(run)
     (HERE / "records.json").write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
     before = DOCUMENT.read_text()
     after = re.sub(r"```example\n.*?```", lambda _: f"```example\n{example(run)}\n```", before, flags=re.DOTALL)
