@@ -119,6 +119,13 @@ struct Kept {
     lent: bool,
 }
 
+impl Kept {
+    /// Whether its time is over, by the clock that stands still while the machine sleeps, or by the one that does not.
+    fn is_late(&self, (now, wall): (Instant, SystemTime)) -> bool {
+        now.saturating_duration_since(self.came) >= LIFE || wall >= self.until
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Vault {
@@ -232,11 +239,9 @@ impl Vault {
         }
     }
 
-    /// Wipes those whose time is over, by the clock that stands still while the machine sleeps, or by the one that does
-    /// not; whether there were any.
-    pub fn expire(&mut self, (now, wall): (Instant, SystemTime)) -> bool {
-        let late = |kept: &Kept| now.saturating_duration_since(kept.came) >= LIFE || wall >= kept.until;
-        let over = |kept: &Kept| !kept.lent && late(kept);
+    /// Wipes those whose time is over; whether there were any.
+    pub fn expire(&mut self, at: (Instant, SystemTime)) -> bool {
+        let over = |kept: &Kept| !kept.lent && kept.is_late(at);
         let serials: Vec<u64> =
             self.kept.values().filter(|kept| over(kept)).map(|kept| kept.serial).collect();
         for serial in &serials {
@@ -280,11 +285,11 @@ impl Vault {
         self.kept.iter().map(|(name, kept)| (name, kept.serial))
     }
 
-    /// The bytes, where they can be read as a file.
+    /// The bytes, where they can be read as a file. Not when their time is over, whether they were wiped yet or not.
     #[must_use]
-    pub fn readable(&self, serial: u64) -> Option<Arc<Secret>> {
+    pub fn readable(&self, serial: u64, at: (Instant, SystemTime)) -> Option<Arc<Secret>> {
         let kept = self.kept.values().find(|kept| kept.serial == serial && kept.readable)?;
-        Some(Arc::clone(&kept.secret))
+        (!kept.is_late(at)).then(|| Arc::clone(&kept.secret))
     }
 
     /// Counts the changes of what there is.
@@ -416,15 +421,22 @@ mod tests {
     #[test]
     fn nothing_is_readable_before_it_is_unlocked() {
         let mut vault = Vault::new(false);
-        put(&mut vault, 1, "A", b"v", Instant::now()).unwrap();
+        let start = Instant::now();
+        let (now, wall) = ((start, SystemTime::UNIX_EPOCH), SystemTime::UNIX_EPOCH);
+        put(&mut vault, 1, "A", b"v", start).unwrap();
         let serial = vault.names().next().unwrap().1;
-        assert!(vault.readable(serial).is_none());
+        assert!(vault.readable(serial, now).is_none());
         vault.unlock(&name("A")).unwrap();
-        assert_eq!(vault.readable(serial).unwrap().bytes(), b"v");
-        put(&mut vault, 2, "A", b"w", Instant::now()).unwrap();
-        assert!(vault.readable(vault.names().next().unwrap().1).is_none(), "another one is locked again");
+        assert_eq!(vault.readable(serial, now).unwrap().bytes(), b"v");
+        assert!(vault.readable(serial, (start + LIFE, wall)).is_none(), "its time is over");
+        assert!(vault.readable(serial, (start, wall + LIFE)).is_none(), "also where the machine slept");
+        put(&mut vault, 2, "A", b"w", start).unwrap();
+        assert!(
+            vault.readable(vault.names().next().unwrap().1, now).is_none(),
+            "another one is locked again"
+        );
         let mut open = Vault::new(true);
-        put(&mut open, 1, "A", b"v", Instant::now()).unwrap();
-        assert!(open.readable(open.names().next().unwrap().1).is_some());
+        put(&mut open, 1, "A", b"v", start).unwrap();
+        assert!(open.readable(open.names().next().unwrap().1, now).is_some());
     }
 }

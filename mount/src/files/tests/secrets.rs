@@ -138,3 +138,12 @@ fn a_directory_of_the_peer_does_not_get_between_the_secrets() {
     let (way, name) = rig.files.choose(&parts, false).unwrap();
     assert_eq!((way, name.as_str()), (vec!["secrets-2".to_owned()], "KEY"));
 }
+
+#[test]
+fn a_secret_takes_the_place_of_one_of_its_name_although_there_is_no_room_for_another() {
+    let mut rig = rig();
+    let mut send =
+        |name: &str| rig.files.send_secret(&SecretName::parse(name).unwrap(), secret(b"value"), rig.now);
+    let sent = (0..1000).take_while(|n| send(&format!("K{n}")).is_ok()).count();
+    assert_eq!((sent, send("K256"), send("K0")), (256, Err(FileError::NoSpace), Ok(())));
+}
