@@ -145,23 +145,30 @@ impl Inbox {
     /// Makes or enters a directory, under a number where something else has its name.
     fn enter(&self, dir: &OwnedFd, part: &str) -> Result<(OwnedFd, String), Refusal> {
         for (_, name) in candidates(part, 2) {
-            match beneath::open_dir(dir, &name) {
-                Ok(entered) => return Ok((entered, name)),
-                Err(Errno::NOTDIR | Errno::LOOP) => continue,
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(refusal(error)),
+            if let Some(entered) = self.enter_as(dir, &name)? {
+                return Ok((entered, name));
             }
-            self.budget.charge(self.item_cost, || self.recount())?;
-            // It counts also where it cannot be made, until it is counted again.
-            self.budget.keep(self.item_cost);
-            let made = match beneath::make_dir(dir, &name) {
-                // Somebody was quicker.
-                Err(Errno::EXIST) => beneath::open_dir(dir, &name),
-                result => result,
-            };
-            return made.map(|made| (made, name)).map_err(refusal);
         }
         Err(Refusal::BadName)
+    }
+
+    /// The same under this name alone; `None` where something else has it.
+    fn enter_as(&self, dir: &OwnedFd, name: &str) -> Result<Option<OwnedFd>, Refusal> {
+        match beneath::open_dir(dir, name) {
+            Ok(entered) => return Ok(Some(entered)),
+            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(refusal(error)),
+        }
+        self.budget.charge(self.item_cost, || self.recount())?;
+        // It counts also where it cannot be made, until it is counted again.
+        self.budget.keep(self.item_cost);
+        let made = match beneath::make_dir(dir, name) {
+            // Somebody was quicker.
+            Err(Errno::EXIST) => beneath::open_dir(dir, name),
+            result => result,
+        };
+        made.map(Some).map_err(refusal)
     }
 
     /// Renames something staged into place under the first name that is free; returns that name.

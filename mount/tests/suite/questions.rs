@@ -287,5 +287,12 @@ fn a_question_is_never_numbered_and_replaces_nothing() {
         assert_eq!(fs::read(f.inbox("ask/x")).unwrap(), b"its owner's");
         fs::remove_file(f.inbox("ask/x")).unwrap();
         assert_eq!(f.receive(Kind::Ask, "x", b"?").unwrap().name, "ask/x");
+        // Nor is the directory.
+        fs::rename(f.inbox("ask"), f.inbox("mine")).unwrap();
+        fs::write(f.inbox("ask"), "its owner's").unwrap();
+        assert!(matches!(f.receive(Kind::Ask, "y", b"?"), Err(Refusal::Io(_))));
+        fs::remove_file(f.inbox("ask")).unwrap();
+        assert_eq!(f.receive(Kind::Ask, "y", b"?").unwrap().name, "ask/y");
+        assert!(!f.inbox("ask-2").exists());
     });
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use rustix::io::Errno;
+
 use super::{Charge, Inbox, Staged, beneath, finish_file, io_refusal, refusal, set_time};
 use crate::dir::layout::MESSAGES;
 use crate::name::SafeName;
@@ -63,12 +65,13 @@ impl Sink for FileSink {
             }
             Target::Special(special, name) => {
                 finish_file(&file, false, None)?;
-                let (dir, way) = inbox.parents(&inbox.layout.inbox, &[special.as_str().to_owned()])?;
+                let entered = inbox.enter_as(&inbox.layout.inbox, special.as_str())?;
+                let dir = entered.ok_or_else(|| refusal(Errno::NOTDIR))?;
                 inbox.questions().arrive(special, &name)?;
                 staged
                     .place_as(&dir, &name)
                     .inspect_err(|_| inbox.questions().not_arrived(special, &name))?;
-                way + &name
+                format!("{}/{name}", special.as_str())
             }
             Target::Inbox(name) => {
                 finish_file(&file, executable, mtime)?;
