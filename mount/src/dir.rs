@@ -137,6 +137,10 @@ impl Mailbox for DirMailbox {
         self.order(Order::Outcome(entry, outcome));
     }
 
+    fn shut(&self) {
+        self.order(Order::Shut);
+    }
+
     fn undelivered(&self, most: usize) -> (Vec<String>, usize) {
         let (reply, answer) = mpsc::channel();
         self.order(Order::Undelivered(most, reply));

@@ -344,8 +344,11 @@ impl Files {
     #[must_use]
     pub fn incomplete(&self) -> Vec<String> {
         let all = self.tree.subtree(self.places.outbox);
+        // Of what mkstemp made it is known with the first close that it is more than a name.
+        let is_said = |ino: Ino, file: &File| !file.temporary || self.line.holds(ino) && !file.is_empty();
         let is_dirty = |ino: &Ino| {
-            self.tree.node(*ino).and_then(Node::file).is_some_and(|file| file.dirty && !file.temporary)
+            let file = self.tree.node(*ino).and_then(Node::file);
+            file.is_some_and(|file| file.dirty && is_said(*ino, file))
         };
         all.into_iter().filter(is_dirty).filter_map(|ino| self.outbox_path(ino)).collect()
     }

@@ -90,6 +90,11 @@ pub enum OutboxEvent {
     LeftOut(LeftOut),
     /// The same of what somebody may be waiting for: he is to be told at once.
     Denied(LeftOut),
+    /// What was told with [`OutboxEvent::LeftOut`] is over: it was renamed, removed or written again.
+    Resolved {
+        /// Its name there.
+        name: String,
+    },
     /// Somebody on this machine has read all of an item of the peer's ([`Incoming::item`]), or of one file in it; told once,
     /// and only where it can be seen.
     Opened {
@@ -411,6 +416,8 @@ pub trait Mailbox: Send + Sync {
     fn allow(&self, offers: usize);
     /// How an offered entry ended.
     fn settle(&self, entry: EntryId, outcome: Outcome);
+    /// Takes nothing new into the outbox any more, where that can be refused: what is there now is all there is to name.
+    fn shut(&self);
     /// Names that are in the outbox, complete or not, and were not delivered: at most `most`, and how many in all.
     fn undelivered(&self, most: usize) -> (Vec<String>, usize);
     /// Sends a secret, as writing it into `outbox/secrets/` does. One of its name that was not delivered is taken back.

@@ -415,6 +415,10 @@ impl Mailbox for FuseMailbox {
         self.shared.order(Order::Outcome(entry, outcome));
     }
 
+    fn shut(&self) {
+        self.shared.files().close();
+    }
+
     fn undelivered(&self, most: usize) -> (Vec<String>, usize) {
         let (reply, answer) = mpsc::channel();
         self.shared.order(Order::Undelivered(most, reply));

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use apart::name_of;
+pub use apart::{DELIVERED, name_of};
 pub use barrier::{Answer, MAX_FAILED, MAX_FLUSHES, NO_RECEIPTS};
 pub use entry::{Identity, Node, Rules, Sign, Stat};
 
@@ -43,6 +43,8 @@ pub enum Action {
     Withdraw(EntryId),
     /// Report what is not sent.
     LeftOut(LeftOut),
+    /// What was reported under this name is not there any more, or is another content.
+    Resolved(String),
     /// Take this out of the outbox if all of it is still as it says; answer [`Outbox::left`] or [`Outbox::stays`].
     Leave(Leaving),
     /// Answer a flush.
@@ -92,7 +94,12 @@ pub enum Prepared {
     /// It cannot be sent.
     LeftOut(String),
     /// The same, and what was offered from its path before stays offered.
-    Denied(String),
+    Denied {
+        /// The content that is not sent; another one is tried.
+        identity: Identity,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A name at the top of the outbox that may leave, with everything in it that was delivered.
@@ -448,6 +455,10 @@ impl Outbox {
 
     /// Forgets an entry, its timer and its place in a lane. Its offers stay.
     fn remove(&mut self, path: &str, now: Instant) {
+        let was_told = |entry: &Entry| matches!(entry.state, State::LeftOut { due: None, .. });
+        if self.entries.get(path).is_some_and(was_told) {
+            self.actions.push_back(Action::Resolved(told_name(path)));
+        }
         self.set_state(path, State::Made, now);
         if let Some(entry) = self.entries.remove(path) {
             self.tops.weigh(top_of(path), Some(entry.state.weight()), None, now);
@@ -516,9 +527,11 @@ impl Outbox {
 
     /// Looks again for what was beyond [`MAX_ENTRIES`], once an eighth of the room is free.
     fn look_beyond(&mut self) {
-        if self.beyond.is_some() && self.entries.len() < MAX_ENTRIES / 8 * 7 {
-            self.beyond = None;
+        if self.entries.len() < MAX_ENTRIES / 8 * 7
+            && let Some(beyond) = self.beyond.take()
+        {
             self.tops.release();
+            self.actions.push_back(Action::Resolved(beyond.name));
             self.actions.push_back(Action::Rescan);
         }
     }
@@ -527,4 +540,9 @@ impl Outbox {
         self.last_order += 1;
         self.last_order
     }
+}
+
+/// What an entry is called where it is reported.
+fn told_name(path: &str) -> String {
+    name_of(path).replace('\0', "")
 }

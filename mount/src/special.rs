@@ -77,6 +77,9 @@ pub const BAD_NAME: &str =
     "a name there is a letter or `_`, then at most 63 letters, digits, `_`, `.` or `-`; rename it";
 /// Why a directory, a link or a device there is not sent.
 pub const NO_FILE: &str = "only files can be sent there; put it directly into outbox/";
+/// Why a question or an answer is not sent that was written over another one.
+pub const WRITTEN_OVER: &str = "it was written again before it could be sent, and nobody can tell whose the answer would be: neither is sent; \
+     write each under a name of its own";
 /// Why what has the name of such a directory is not sent.
 pub const TAKEN: &str = "its name is that of a directory of the channel's own; rename it";
 

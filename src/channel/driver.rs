@@ -530,7 +530,14 @@ impl Driver {
                 self.changed();
             }
             OutboxEvent::Withdraw { entry } => self.sending.withdraw(entry, &mut self.session, &self.reader),
-            OutboxEvent::LeftOut(left_out) => self.left_out(left_out),
+            OutboxEvent::LeftOut(left_out) => {
+                self.report.left_out(left_out);
+                self.changed();
+            }
+            OutboxEvent::Resolved { name } => {
+                self.report.resolved(&name);
+                self.changed();
+            }
             OutboxEvent::Opened { item } => self.session.opened(ItemId(item), millis()),
             OutboxEvent::Denied(LeftOut { name, reason }) => {
                 let (by, id, detail) = (Side::Myself, None, Some(reason));
@@ -548,11 +555,6 @@ impl Driver {
                 self.tell(StatusEvent::Error(Some(why)));
             }
         }
-    }
-
-    fn left_out(&mut self, left_out: LeftOut) {
-        self.report.left_out(left_out);
-        self.changed();
     }
 
     fn on_done(&mut self, done: Done) {

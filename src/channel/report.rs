@@ -103,6 +103,17 @@ impl Report {
         }
     }
 
+    /// Something that was left out is not there any more, or is sent.
+    pub(super) fn resolved(&mut self, name: &str) {
+        let list = &mut self.state.left_out;
+        let listed = list.len();
+        list.retain(|known| known.name != name);
+        if list.len() == listed {
+            // One of those that the list had no room for.
+            self.state.left_out_more = self.state.left_out_more.saturating_sub(1);
+        }
+    }
+
     pub(super) fn credential(&mut self, name: &str, what: &str) {
         let list = &mut self.state.credentials;
         list.push(LeftOutState { name: name.to_owned(), reason: format!("it looks like {what}") });

@@ -160,6 +160,8 @@ pub(super) async fn finish(driver: Driver, journal: &Journal, ending: Ending) ->
     let Driver { store, mailbox, .. } = driver;
     store.settle().await;
     store.finish();
+    // From here on nothing would be named: it is refused.
+    mailbox.shut();
     let (undelivered, all) = mailbox.undelivered(MAX_NAMES);
     let more = all.saturating_sub(undelivered.len()) as u64;
     let ending = if all > 0 && ending.may_leave_undelivered() { Ending::Undelivered } else { ending };

@@ -97,6 +97,7 @@ impl Mailbox for Shared {
     }
     fn allow(&self, _: usize) {}
     fn settle(&self, _: EntryId, _: Outcome) {}
+    fn shut(&self) {}
     fn undelivered(&self, _: usize) -> (Vec<String>, usize) {
         (Vec::new(), 0)
     }

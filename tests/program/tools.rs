@@ -160,6 +160,11 @@ fn is_told(mount: &str, fifos: &[&str]) {
     }
     let sheet = world.run(&["status", pair.host.dir.to_str().unwrap()]);
     assert!(sheet.out.iter().any(|line| line.starts_with("left out   repo/.git: ")), "{sheet:?}");
+    fs::remove_file(outbox.join("b.tmp")).unwrap();
+    pair.host.until_state("what is not there any more to be listed no more", |state| {
+        let listed = listed(state);
+        listed.len() == expected.len() - 1 && !listed.iter().any(|listed| listed == "b.tmp")
+    });
     let peer = pair.delivered(|inbox| assert!(!inbox.join("repo/.git").exists()));
     assert_eq!((count(&peer, "sent"), count(&peer, "repo/kept.lock")), (1, 1));
     assert_eq!(peer.count(|event| event["from"] == "peer"), 2, "{peer:?}");

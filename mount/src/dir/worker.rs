@@ -51,6 +51,8 @@ pub(super) enum Order {
     Secret(SecretName, Secret, Sender<Result<(), SecretNotSent>>),
     /// End settling.
     Finish,
+    /// Take no secret any more.
+    Shut,
     /// Who is still in the outbox.
     Undelivered(usize, Sender<(Vec<String>, usize)>),
     /// An entry changed while it left.
@@ -190,6 +192,7 @@ impl Worker {
                 self.scan_all();
                 self.outbox.finish(Instant::now());
             }
+            Order::Shut => self.secrets.shut(),
             Order::Undelivered(most, reply) => {
                 self.scan_all();
                 // Who asked may have given up.
@@ -222,6 +225,7 @@ impl Worker {
                     self.emit(OutboxEvent::Withdraw { entry });
                 }
                 Action::LeftOut(left_out) => self.emit(OutboxEvent::LeftOut(left_out)),
+                Action::Resolved(name) => self.emit(OutboxEvent::Resolved { name }),
                 Action::Leave(leaving) => {
                     let path = Arc::clone(&leaving.path);
                     if self.forget_secret(&path) || self.leaver.take(leaving) {
@@ -385,6 +389,9 @@ impl Worker {
             self.outbox.leave_out(&name, reason.into(), now);
             return None;
         };
+        if self.is_written_over(&name, stat.identity, sign) {
+            return None;
+        }
         if sign == outbox::Sign::Complete
             && let Some((offered, mark)) = self.outbox.mark(&name)
             && offered == identity

@@ -82,11 +82,12 @@ impl Files {
             self.may_read(ino)?;
         }
         let changes = (write || truncate) && zone == Zone::Outbox;
-        if changes && self.line.holds(ino) {
+        let is_closed = self.line.holds(ino);
+        if changes && is_closed {
             self.complete(ino, now);
         }
         if changes {
-            self.may_write_again(ino)?;
+            self.may_write_again(ino, is_closed)?;
         }
         if changes && truncate {
             self.set_len(ino, 0)?;
@@ -172,6 +173,9 @@ impl Files {
         }
         if zone != Zone::Outbox {
             return Err(FileError::Policy);
+        }
+        if self.closed {
+            return Err(FileError::Closed);
         }
         let end = self.node(ino)?.file().map_or(0, crate::tree::File::len);
         let offset = if append && !mapped { end } else { offset };
@@ -302,14 +306,15 @@ impl Files {
         if self.closed {
             return Err(FileError::Closed);
         }
-        if self.line.holds(ino) && fh.is_none() {
+        let is_closed = self.line.holds(ino);
+        if is_closed && fh.is_none() {
             self.complete(ino, now);
         }
         if size > self.longest(ino) {
             return Err(FileError::TooLarge);
         }
         if fh.is_none() {
-            self.may_write_again(ino)?;
+            self.may_write_again(ino, is_closed)?;
         }
         self.set_len(ino, size)?;
         match fh {
@@ -348,6 +353,9 @@ impl Files {
         }
         if self.is_secret(ino) {
             return Err(FileError::Unsupported);
+        }
+        if self.closed {
+            return Err(FileError::Closed);
         }
         let end = offset.checked_add(len).ok_or(FileError::TooLarge)?;
         let size = node.size();

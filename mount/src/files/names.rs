@@ -212,6 +212,12 @@ impl Files {
         }
         if let Some(target) = target {
             self.may_replace(ino, target)?;
+            // What was closed under the new name, but not released yet, is a content of its own.
+            let is_closed = self.line.holds(target);
+            if is_closed {
+                self.complete(target, now);
+            }
+            self.may_write_again(target, is_closed)?;
         }
         self.may_move_into(ino, to_dir, to_name)?;
         if self.tree.subtree(ino).contains(&to_dir) {
@@ -220,10 +226,6 @@ impl Files {
         let from = self.outbox_path(ino);
         let was_received = self.node(ino)?.zone == Zone::Inbox;
         if let Some(target) = target {
-            // What was closed under the new name, but not released yet, is a content of its own.
-            if self.line.holds(target) {
-                self.complete(target, now);
-            }
             self.tree.detach(to_dir, to_name);
             self.free(target);
         }

@@ -78,11 +78,12 @@ impl Files {
     }
 
     /// Whether a file that is there may be written by one who opens it now: not while somebody else does, and not once it
-    /// is complete, so that nobody changes what another one asked.
-    pub(super) fn may_write_again(&self, ino: Ino) -> Result<(), FileError> {
+    /// is complete, so that nobody changes what another one asked. `is_closed`: who wrote it has closed it, whether the kernel
+    /// has released that or not.
+    pub(super) fn may_write_again(&self, ino: Ino, is_closed: bool) -> Result<(), FileError> {
         let Some((dir, name)) = self.node(ino)?.place.clone() else { return Ok(()) };
         let Some((special, name)) = self.in_special(dir, &name)? else { return Ok(()) };
-        if self.handles.writers(ino) > 0 {
+        if !is_closed && self.handles.writers(ino) > 0 {
             return Err(FileError::Taken);
         }
         match self.questions.may_write(special, &name) {

@@ -447,6 +447,8 @@ fn a_closing_outbox_completes_what_was_closed_and_takes_nothing_new() {
     assert_eq!(made.map(drop), Err(FileError::Closed));
     assert_eq!(rig.open("outbox/held", NOW), Err(FileError::Closed));
     assert!(rig.open("outbox/held", READING).is_ok());
+    let written = rig.files.write(open, (1, b"z"), false, Caller::User, rig.now);
+    assert_eq!(written, Err(FileError::Closed), "nobody would be told that it is not sent");
 }
 
 #[test]

@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Shared;
 use crate::bell::BellError;
 use crate::blob::Reading;
 use crate::error::FileError;
 use crate::files::{Change, FLUSH_DIR, Files, Piece, Snapshot, Way};
+use crate::outbox::tickets::RELEASE_WAIT;
 use crate::outbox::{
-    Action, Answer, Identity, Leaving, MAX_FLUSHES, NO_RECEIPTS, Node, Outbox, Prepared, Rules, Ticket,
-    name_of,
+    Action, Answer, DELIVERED, Identity, Leaving, MAX_FLUSHES, NO_RECEIPTS, Node, Outbox, Prepared, Rules,
+    Ticket, name_of,
 };
 use crate::prepare::{Preparer, Taken};
 use crate::reference::{self, Own};
@@ -152,7 +153,7 @@ impl Worker {
             Order::Outcome(entry, outcome) => {
                 let word = Word::from(&outcome);
                 if let Some(path) = self.outbox.path_of(entry) {
-                    self.shared.files().questions().ended(path, outcome.is_delivered());
+                    self.shared.files().questions().ended(name_of(path), outcome.is_delivered());
                 }
                 self.outbox.outcome(entry, outcome, now);
                 // Its name is free before its writer knows.
@@ -168,7 +169,8 @@ impl Worker {
             Order::Undelivered(most, reply) => {
                 // Before the look: what becomes complete in between is known by one of them.
                 let incomplete = self.shared.files().incomplete();
-                self.look();
+                // What is due waits for no older ticket any more: whose that is, is not complete, and named for it.
+                self.look_ahead(RELEASE_WAIT);
                 // Who asked may have given up.
                 let _ = reply.send(self.undelivered(most, incomplete));
             }
@@ -188,7 +190,9 @@ impl Worker {
     fn undelivered(&self, most: usize, incomplete: Vec<String>) -> (Vec<String>, usize) {
         let (mut names, mut all) = self.outbox.undelivered(most);
         for path in incomplete {
-            if ignore::path(&path).is_none() && self.outbox.standing(&path).is_none() {
+            // What was delivered from there is not what is written there now.
+            let is_named = self.outbox.standing(&path).is_some_and(|(word, _)| word != DELIVERED);
+            if ignore::path(&path).is_none() && !is_named {
                 all += 1;
                 if names.len() < most {
                     names.push(path);
@@ -208,9 +212,14 @@ impl Worker {
 
     /// Takes over what happened.
     fn look(&mut self) {
+        self.look_ahead(Duration::ZERO);
+    }
+
+    /// Takes over what happened, as far as it will be due in so long.
+    fn look_ahead(&mut self, ahead: Duration) {
         self.shared.woken.store(false, Ordering::Release);
         loop {
-            let change = self.shared.files().next_change(Instant::now());
+            let change = self.shared.files().next_change(Instant::now() + ahead);
             let Some(change) = change else { return };
             self.apply(change);
         }
@@ -323,6 +332,7 @@ impl Worker {
                     self.emit(OutboxEvent::Withdraw { entry });
                 }
                 Action::LeftOut(left_out) => self.emit(OutboxEvent::LeftOut(left_out)),
+                Action::Resolved(name) => self.emit(OutboxEvent::Resolved { name }),
                 Action::Leave(leaving) => self.leave(leaving),
                 Action::Answer(answer) => self.answer(&answer),
                 Action::Rescan => {
@@ -406,7 +416,7 @@ impl Worker {
         addressed.map(|offer| (offer, identity)).map_err(|denied| {
             let (name, reason) = (name_of(&ticket.path).to_owned(), denied.to_string());
             self.emit(OutboxEvent::Denied(LeftOut { name, reason: reason.clone() }));
-            Prepared::Denied(reason)
+            Prepared::Denied { identity: ticket.identity, reason }
         })
     }
 

@@ -12,6 +12,9 @@ use crate::EntryId;
 /// Between the name and the number of a text that was set apart: no path has two NUL.
 const APART: &str = "\0\0";
 
+/// The word of [`Outbox::standing`] for what the peer has.
+pub const DELIVERED: &str = "delivered";
+
 /// The name that the owner of something knows it by.
 #[must_use]
 pub fn name_of(key: &str) -> &str {
@@ -64,7 +67,7 @@ impl Outbox {
         let word = match &entry.state {
             State::Waiting { .. } | State::Ready { .. } | State::Preparing(_) => "queued",
             State::Offered(_) => "sending",
-            State::Delivered => "delivered",
+            State::Delivered => DELIVERED,
             State::Refused(_) => "refused",
             State::LeftOut { .. } => return None,
             // Its name goes with what is in it.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::barrier::{Answer, End, Member};
 use super::entry::{Entry, Node, Stat, State};
 use super::top::top_of;
-use super::{Action, Leaving, Offered, Outbox, Prepared, Ticket};
+use super::{Action, Identity, Leaving, Offered, Outbox, Prepared, Ticket, told_name};
 use crate::{EntryId, LeftOut, secret};
 
 /// Most times the pause doubles of what is found changing or open again and again.
@@ -92,12 +92,31 @@ impl Outbox {
                 self.set_state(path, State::Delivered, now);
             }
             Prepared::LeftOut(reason) => self.leave_out_as(path, ticket.identity, reason.into(), now),
-            Prepared::Denied(reason) => {
-                self.fail_path(path, &reason);
-                let due = Some((now + self.rules.empty, self.next_order()));
-                self.set_state(path, State::LeftOut { due, reason: reason.into() }, now);
-            }
+            Prepared::Denied { identity, reason } => self.deny(path, identity, reason, now),
         }
+    }
+
+    /// The content that is at a path now is not sent, and another one is tried. What was offered from there stays offered.
+    pub fn deny(&mut self, path: &str, identity: Identity, reason: String, now: Instant) {
+        self.fail_path(path, &reason);
+        if let Some(entry) = self.entries.get_mut(path) {
+            entry.identity = identity;
+        }
+        let due = Some((now + self.rules.empty, self.next_order()));
+        self.set_state(path, State::LeftOut { due, reason: reason.into() }, now);
+    }
+
+    /// Whether something else than this was complete at a path, and waits to be offered: it is not there any more. A time
+    /// alone says nothing: many tools set it after the close.
+    #[must_use]
+    pub fn is_written_over(&self, path: &str, identity: Identity) -> bool {
+        let waits = |entry: &Entry| {
+            matches!(entry.state, State::Waiting { .. } | State::Ready { .. } | State::Preparing(_))
+        };
+        // An empty one may be a name that its owner is about to write to.
+        let is_whole = |entry: &Entry| entry.complete && entry.identity.size > 0 && waits(entry);
+        let is_other = |known: Identity| (known.inode, known.size) != (identity.inode, identity.size);
+        self.entries.get(path).is_some_and(|entry| is_whole(entry) && is_other(entry.identity))
     }
 
     /// Ends settling: everything that waits is due now, and [`Action::Idle`] follows when it was offered.
@@ -224,7 +243,7 @@ impl Outbox {
             let Some(entry) = self.entries.get(&path) else { return };
             if let State::LeftOut { reason, .. } = &entry.state {
                 let reason = reason.clone();
-                let name = path.replace('\0', "");
+                let name = told_name(&path);
                 self.actions.push_back(Action::LeftOut(LeftOut { name, reason: reason.to_string() }));
                 self.set_state(&path, State::LeftOut { due: None, reason }, now);
             } else {

@@ -93,6 +93,7 @@ impl Rig {
                     format!("withdraw {}", path.unwrap_or("earlier"))
                 }
                 Action::LeftOut(left_out) => format!("left out {}", left_out.name),
+                Action::Resolved(name) => format!("resolved {name}"),
                 Action::Leave(leaving) => {
                     self.outbox.left(&leaving.path, self.now);
                     format!("leave {} ({})", leaving.path, leaving.members.len())
@@ -418,7 +419,7 @@ fn a_directory_with_something_that_is_not_sent_stays() {
     assert_eq!(rig.pass(100_000), NOTHING);
     assert_eq!(rig.outbox.undelivered(9).1, 0);
     rig.remove("d/.git");
-    assert_eq!(rig.pass(10_000), ["leave d (2)"]);
+    assert_eq!(rig.pass(10_000), ["resolved d/.git", "leave d (2)"]);
 }
 
 #[test]
@@ -474,7 +475,7 @@ fn a_name_left_out_for_its_content_is_tried_again_when_it_changes() {
     rig.outbox.touch("a", stat, Sign::Seen, rig.now);
     assert_eq!(rig.pass(5000), ["left out a"]);
     rig.write("a");
-    assert_eq!(rig.pass(500), ["offer a"]);
+    assert_eq!(rig.pass(500), ["resolved a", "offer a"]);
 }
 
 #[test]
@@ -509,7 +510,7 @@ fn entries_are_bounded_and_looked_for_again() {
         rig.outbox.touch(&n.to_string(), stat, Sign::Complete, rig.now);
     }
     rig.outbox.gone("0", rig.now);
-    assert_eq!(rig.run(), ["rescan"]);
+    assert_eq!(rig.run(), [format!("resolved d/{MAX_ENTRIES}"), "rescan".to_owned()]);
 }
 
 #[test]
@@ -533,7 +534,7 @@ fn a_directory_with_more_than_can_be_known_stays_and_is_named() {
     assert_eq!((answer.failed_count, answer.failed[0].0.as_str()), (1, "d/beyond"));
     // There is room again: what was beyond is found, sent, and leaves with the rest.
     rig.outbox.gone("e", rig.now);
-    assert_eq!(rig.run(), ["rescan"]);
+    assert_eq!(rig.run(), ["resolved d/beyond", "rescan"]);
     rig.write("d/beyond");
     rig.pass(500);
     rig.deliver("d/beyond");

@@ -1,13 +1,15 @@
 //! The directory itself: how it is made, the words of `ctl`, and how it goes.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use agent_wormhole_mount::dir::{DirMailbox, OpenError, Options, at_rest};
-use agent_wormhole_mount::{Ctl, Kind, Mailbox as _, OutboxEvent, Outcome, Refusal};
+use agent_wormhole_mount::secret::{Secret, SecretName};
+use agent_wormhole_mount::{Ctl, Kind, Mailbox as _, OutboxEvent, Outcome, Refusal, SecretNotSent};
 
 use notify::Watcher as _;
 
@@ -217,6 +219,46 @@ fn closing_takes_everything_away_whatever_its_modes_are() {
         assert!(fixture.home("kept").exists() && fixture.home("dir").exists());
         assert!(matches!(fixture.receive(Kind::Text, "", b"x"), Err(Refusal::Closing)));
         assert_eq!(fixture.mailbox.undelivered(9), (Vec::new(), 0));
+    });
+}
+
+#[test]
+fn what_waits_behind_a_file_that_is_not_released_is_named_as_undelivered() {
+    only("fuse", |fixture| {
+        // Closed once and open still: what happens now waits for it.
+        let held = fs::File::create(fixture.outbox("held.msg")).unwrap();
+        (&held).write_all(b"x").unwrap();
+        drop(held.try_clone().unwrap());
+        symlink("/etc/hostname", fixture.outbox("link")).unwrap();
+        assert_eq!(fixture.mailbox.undelivered(9), (vec!["link".to_owned(), "held.msg".to_owned()], 2));
+    });
+}
+
+#[test]
+fn what_is_written_again_where_something_was_delivered_is_named_as_undelivered() {
+    only("fuse", |fixture| {
+        fixture.write("a.bin", "first");
+        let first = fixture.offer();
+        let mut again = fs::File::options().append(true).open(fixture.outbox("a.bin")).unwrap();
+        fixture.deliver(&first);
+        assert_eq!(fixture.mailbox.undelivered(9), (vec![], 0));
+        again.write_all(b"second").unwrap();
+        assert_eq!(fixture.mailbox.undelivered(9), (vec!["a.bin".to_owned()], 1));
+    });
+}
+
+#[test]
+fn an_outbox_that_is_shut_takes_nothing_more() {
+    each(|fixture| {
+        fixture.write("early.bin", "x");
+        fixture.mailbox.shut();
+        let (name, secret) = (SecretName::parse("KEY").unwrap(), Secret::copy_of(b"value").unwrap());
+        assert_eq!(fixture.mailbox.send_secret(name, secret), Err(SecretNotSent::Closing));
+        if fixture.name == "fuse" {
+            let late = fs::write(fixture.outbox("late.bin"), "x");
+            assert_eq!(late.unwrap_err().kind(), std::io::ErrorKind::NotConnected);
+        }
+        assert_eq!(fixture.mailbox.undelivered(9), (vec!["early.bin".to_owned()], 1));
     });
 }
 

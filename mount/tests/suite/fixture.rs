@@ -170,6 +170,7 @@ impl Fixture {
         loop {
             match self.arrival().0 {
                 OutboxEvent::LeftOut(left_out) => self.left_out.lock().unwrap().push(left_out),
+                OutboxEvent::Resolved { .. } => {}
                 event => return event,
             }
         }
@@ -221,6 +222,7 @@ impl Fixture {
             }
             match self.arrival().0 {
                 OutboxEvent::LeftOut(left_out) => self.left_out.lock().unwrap().push(left_out),
+                OutboxEvent::Resolved { .. } => {}
                 event => panic!("{name} left out, not {event:?}"),
             }
         }

@@ -1,7 +1,7 @@
 //! Secrets that are sent, on both back ends.
 
 use agent_wormhole_mount::secret::{Secret, SecretName};
-use agent_wormhole_mount::{Kind, Outcome, SecretNotSent};
+use agent_wormhole_mount::{Kind, OutboxEvent, Outcome, SecretNotSent};
 
 use crate::fixture::{Body, Fixture, each, only};
 
@@ -35,6 +35,20 @@ fn a_secret_sent_again_takes_back_the_one_before() {
         fixture.mailbox.settle(wrong.entry, Outcome::Cancelled);
         fixture.deliver(&right);
         fixture.nothing_more();
+    });
+}
+
+#[test]
+fn a_temporary_name_of_a_secret_is_left_out_until_it_has_its_last() {
+    only("fuse", |fixture| {
+        fixture.write("secrets/.KEY", "value");
+        assert!(fixture.left_out("secrets/.KEY").contains("rename it"));
+        std::fs::rename(fixture.outbox("secrets/.KEY"), fixture.outbox("secrets/KEY")).unwrap();
+        match fixture.arrival().0 {
+            OutboxEvent::Resolved { name } => assert_eq!(name, "secrets/.KEY"),
+            event => panic!("the end of what was left out, not {event:?}"),
+        }
+        assert_eq!(fixture.offer().name, "KEY");
     });
 }
 

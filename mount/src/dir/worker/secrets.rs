@@ -29,11 +29,17 @@ const NOT_SENT: &str = "no file below outbox/secrets is sent here, as it rests o
 pub(super) struct Secrets {
     by_path: BTreeMap<String, Arc<Secret>>,
     last: u64,
+    is_shut: bool,
 }
 
 impl Secrets {
     pub(super) fn has(&self, path: &str) -> bool {
         self.by_path.contains_key(path)
+    }
+
+    /// Takes none any more.
+    pub(super) const fn shut(&mut self) {
+        self.is_shut = true;
     }
 }
 
@@ -44,6 +50,9 @@ pub(super) fn is_there(path: &Path) -> bool {
 
 impl Worker {
     pub(super) fn send_secret(&mut self, name: &SecretName, secret: Secret) -> Result<(), SecretNotSent> {
+        if self.secrets.is_shut {
+            return Err(SecretNotSent::Closing);
+        }
         let path = format!("{SECRETS}/{name}");
         if self.secrets.by_path.len() >= MOST && !self.secrets.has(&path) {
             return Err(SecretNotSent::Full);

@@ -2,14 +2,15 @@
 //! answer, or is told to be none.
 
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustix::fs::FileType;
 
 use super::{Worker, layout};
-use crate::outbox::{Identity, Prepared, Ticket};
+use crate::outbox::{Identity, Prepared, Sign, Ticket};
 use crate::prepare::Taken;
+use crate::questions::Questions;
 use crate::special::{self, Special};
 use crate::{EntryId, LeftOut, Offer, OutboxEvent, Outcome, beneath, ignore};
 
@@ -51,21 +52,51 @@ impl Worker {
 
     /// A question or an answer becomes one, or is told at once to be none: somebody may be waiting for it.
     pub(super) fn address(&mut self, ticket: &Ticket, (offer, identity): (Offer, Identity)) -> Taken {
-        let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
-        let addressed = questions.address(offer);
-        drop(questions);
+        if self.takes_another_place(&ticket.path, identity) {
+            let reason = self.tell_denied(&ticket.path, special::WRITTEN_OVER.to_owned());
+            return Err(Prepared::Denied { identity, reason });
+        }
+        let addressed = self.questions().address(offer);
         addressed.map(|offer| (offer, identity)).map_err(|denied| {
-            let (name, reason) = (ticket.path.to_string(), denied.to_string());
-            self.emit(OutboxEvent::Denied(LeftOut { name, reason: reason.clone() }));
-            Prepared::Denied(reason)
+            let reason = self.tell_denied(&ticket.path, denied.to_string());
+            Prepared::Denied { identity, reason }
         })
+    }
+
+    /// Whether a question or an answer is at a path now that was written over another one, which was complete and could not
+    /// be offered yet. Nobody could tell whose the answer is then: neither is sent, and that is told at once.
+    pub(super) fn is_written_over(&mut self, name: &str, identity: Identity, sign: Sign) -> bool {
+        if !self.takes_another_place(name, identity) {
+            return false;
+        }
+        // Who is still writing it closes it.
+        if sign == Sign::Complete || !self.snapshots.is_open(name) {
+            let reason = self.tell_denied(name, special::WRITTEN_OVER.to_owned());
+            self.outbox.deny(name, identity, reason, Instant::now());
+        }
+        true
+    }
+
+    fn takes_another_place(&self, path: &str, identity: Identity) -> bool {
+        Special::of(path).is_some_and(|(what, name)| {
+            // Of a name that was used before that is told.
+            self.outbox.is_written_over(path, identity) && self.questions().may_write(what, name).is_ok()
+        })
+    }
+
+    fn tell_denied(&mut self, path: &str, reason: String) -> String {
+        self.emit(OutboxEvent::Denied(LeftOut { name: path.to_owned(), reason: reason.clone() }));
+        reason
+    }
+
+    fn questions(&self) -> MutexGuard<'_, Questions> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was offered has ended; it may have been a question or an answer.
     pub(super) fn question_ended(&mut self, entry: EntryId, outcome: &Outcome) {
         if let Some(path) = self.outbox.path_of(entry) {
-            let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
-            questions.ended(path, outcome.is_delivered());
+            self.questions().ended(path, outcome.is_delivered());
         }
     }
 }

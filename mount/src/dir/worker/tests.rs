@@ -17,6 +17,13 @@ struct Deaf {
 }
 
 fn deaf() -> Deaf {
+    let deaf = waiting();
+    deaf.orders.send(Order::Allow(100)).unwrap();
+    deaf
+}
+
+/// One that may not offer anything yet.
+fn waiting() -> Deaf {
     let home = tempfile::tempdir().unwrap();
     let layout = Arc::new(Layout::create(&home.path().join("channel")).unwrap());
     let (signs, nowhere) = mpsc::channel();
@@ -25,7 +32,6 @@ fn deaf() -> Deaf {
     let outlet = Box::new(move |event| tell.send(event).is_ok());
     let worker = Worker::new(Arc::clone(&layout), Arc::default(), outlet, signs).unwrap();
     let thread = std::thread::spawn(move || worker.run(&queue));
-    orders.send(Order::Allow(100)).unwrap();
     Deaf { layout, orders, events, thread: Some(thread), _nowhere: nowhere, _home: home }
 }
 
@@ -36,6 +42,23 @@ impl Deaf {
 
     fn overflow(&self) {
         self.orders.send(Order::Sign(watch::Sign::Overflow)).unwrap();
+    }
+
+    fn closed(&self, name: &str) {
+        self.orders.send(Order::Sign(watch::Sign::Closed(self.outbox(name)))).unwrap();
+    }
+
+    /// Returns when everything before was done.
+    fn settle(&self) {
+        let (reply, answer) = mpsc::channel();
+        self.orders.send(Order::Undelivered(0, reply)).unwrap();
+        answer.recv().unwrap();
+    }
+
+    /// Holds if the next event tells of a question that was written over another one.
+    fn is_written_over(&self, name: &str) {
+        let OutboxEvent::Denied(LeftOut { name: told, reason }) = self.event() else { panic!("not told") };
+        assert!(told == name && reason.contains("neither is sent"), "{told}: {reason}");
     }
 
     fn event(&self) -> OutboxEvent {
@@ -132,4 +155,72 @@ fn what_was_written_just_before_the_end_is_named_as_undelivered() {
     let (reply, answer) = mpsc::channel();
     deaf.orders.send(Order::Undelivered(10, reply)).unwrap();
     assert_eq!(answer.recv().unwrap(), (vec!["file".to_owned()], 1));
+}
+
+#[test]
+fn a_question_that_is_written_over_before_it_is_sent_is_told_and_neither_is_sent() {
+    let deaf = waiting();
+    let write = |text: &str| {
+        fs::write(deaf.outbox("ask/x"), text).unwrap();
+        deaf.closed("ask/x");
+        deaf.settle();
+    };
+    write("first");
+    write("the second one");
+    deaf.is_written_over("ask/x");
+    // Renamed over one that is complete.
+    write("again, and alone");
+    fs::write(deaf.outbox("ask/.x"), "third").unwrap();
+    fs::rename(deaf.outbox("ask/.x"), deaf.outbox("ask/x")).unwrap();
+    deaf.orders.send(Order::Sign(watch::Sign::MovedIn(deaf.outbox("ask/x"), None))).unwrap();
+    deaf.is_written_over("ask/x");
+    write("the last one");
+    // As `cp -p` and the like do it after the close.
+    let past = SystemTime::now() - Duration::from_secs(3600);
+    fs::File::open(deaf.outbox("ask/x")).unwrap().set_modified(past).unwrap();
+    // Its name was no question before.
+    fs::write(deaf.outbox("ask/y"), "").unwrap();
+    deaf.closed("ask/y");
+    deaf.settle();
+    fs::write(deaf.outbox("ask/y"), "y").unwrap();
+    deaf.closed("ask/y");
+    deaf.orders.send(Order::Allow(2)).unwrap();
+    let mut offers = [deaf.offer(), deaf.offer()].map(|offer| match offer.content {
+        Content::Whole(bytes) => (offer.name, bytes),
+        _ => panic!("no bytes"),
+    });
+    offers.sort();
+    let expected = [("x", &b"the last one"[..]), ("y", b"y")];
+    assert_eq!(offers, expected.map(|(name, text)| (name.to_owned(), bytes::Bytes::from(text))));
+}
+
+#[test]
+fn a_question_that_is_written_over_while_its_sign_is_on_its_way_is_told() {
+    let deaf = waiting();
+    fs::write(deaf.outbox("ask/x"), "first").unwrap();
+    deaf.closed("ask/x");
+    deaf.settle();
+    fs::write(deaf.outbox("ask/x"), "the second one").unwrap();
+    deaf.orders.send(Order::Allow(1)).unwrap();
+    deaf.is_written_over("ask/x");
+    // The sign of what was told says nothing new.
+    deaf.closed("ask/x");
+    fs::write(deaf.outbox("ask/z"), "z").unwrap();
+    deaf.closed("ask/z");
+    assert_eq!(deaf.offer().name, "z");
+}
+
+#[test]
+fn who_writes_a_question_that_somebody_has_closed_makes_both_be_told() {
+    let deaf = deaf();
+    let mut second = fs::File::options().write(true).create_new(true).open(deaf.outbox("ask/x")).unwrap();
+    fs::write(deaf.outbox("ask/x"), "first").unwrap();
+    deaf.closed("ask/x");
+    deaf.settle();
+    second.write_all(b"the second one").unwrap();
+    // Half written, it is no question yet.
+    deaf.settle();
+    drop(second);
+    deaf.closed("ask/x");
+    deaf.is_written_over("ask/x");
 }

@@ -226,3 +226,71 @@ fn what_the_guard_forbids_is_refused_at_its_close_and_completes_all_the_same() {
         while rig.files.next_change(rig.now).is_some() {}
     }
 }
+
+/// Makes a question, open for writing.
+fn ask(rig: &mut Rig, name: &str) -> Fh {
+    let dir = rig.at("outbox/ask").unwrap();
+    rig.files.create(dir, name.as_ref(), 0o644, false, false).unwrap().1
+}
+
+#[test]
+fn an_empty_question_is_written_by_who_made_it_although_the_kernel_has_not_released_it() {
+    let mut rig = rig();
+    for (name, truncate) in [("x", false), ("y", true)] {
+        let made = ask(&mut rig, name);
+        rig.flush(made);
+        let path = format!("outbox/ask/{name}");
+        if truncate {
+            let set = SetAttr { size: Some(0), ..SetAttr::default() };
+            let (ino, now) = (rig.at(&path).unwrap(), rig.now);
+            rig.files.set_attr(ino, set, Caller::User, now).unwrap();
+        } else {
+            let written = rig.open(&path, NOW).unwrap();
+            rig.write(written, "may I?");
+            rig.close(written);
+            assert_eq!(rig.open(&path, NOW), Err(FileError::Taken));
+        }
+        rig.release(made);
+    }
+    // One that has bytes is asked with its close.
+    let asked = ask(&mut rig, "z");
+    rig.write(asked, "may I?");
+    assert_eq!(rig.open("outbox/ask/z", NOW), Err(FileError::Taken));
+    rig.flush(asked);
+    assert_eq!(rig.open("outbox/ask/z", NOW), Err(FileError::Taken));
+}
+
+#[test]
+fn nothing_is_renamed_over_a_question_that_somebody_is_writing() {
+    let mut rig = rig();
+    rig.put("mine.tmp", "mine");
+    let (outbox, dir, now) = (rig.outbox(), rig.at("outbox/ask").unwrap(), rig.now);
+    let rename = |rig: &mut Rig| {
+        let (from, to) = ((outbox, "mine.tmp".as_ref()), (dir, "x".as_ref()));
+        rig.files.rename(from, to, false, Caller::User, now)
+    };
+    let open = ask(&mut rig, "x");
+    rig.write(open, "theirs");
+    assert_eq!(rename(&mut rig), Err(FileError::Taken));
+    rig.flush(open);
+    assert_eq!(rename(&mut rig), Err(FileError::Taken), "it is asked, released or not");
+    rig.release(open);
+    assert!(rig.changes().contains(&"ask/x = theirs".to_owned()));
+    // A name that was only made gives way.
+    let made = ask(&mut rig, "y");
+    rig.flush(made);
+    let (from, to) = ((outbox, "mine.tmp".as_ref()), (dir, "y".as_ref()));
+    assert_eq!(rig.files.rename(from, to, false, Caller::User, now), Ok(()));
+}
+
+#[test]
+fn what_mkstemp_made_is_incomplete_from_its_first_close_until_its_release() {
+    let mut rig = rig();
+    let fh = rig.files.create(rig.outbox(), "tmpX".as_ref(), 0o600, true, false).unwrap().1;
+    rig.flush(fh);
+    assert!(rig.files.incomplete().is_empty(), "it is only a name");
+    rig.write(fh, "x");
+    assert!(rig.files.incomplete().is_empty());
+    rig.flush(fh);
+    assert_eq!(rig.files.incomplete(), ["tmpX"]);
+}

@@ -147,3 +147,25 @@ fn an_entry_says_where_it_stands() {
     rig.write("a~");
     assert_eq!(rig.outbox.standing("a~"), None);
 }
+
+#[test]
+fn what_was_reported_as_left_out_is_over_when_it_is_renamed_removed_or_written_again() {
+    let mut rig = mounted();
+    let leave_out = |rig: &mut Rig, name: &str| {
+        rig.stat(name, Node::File, 5);
+        rig.outbox.leave_out(name, "no".into(), rig.now);
+    };
+    leave_out(&mut rig, "secrets/.early");
+    rig.rename("secrets/.early", "secrets/EARLY");
+    assert_eq!(rig.pass(2000), ["offer secrets/EARLY"], "what was not reported is not taken back");
+    for name in ["secrets/.KEY", "a.tmp", "again"] {
+        leave_out(&mut rig, name);
+    }
+    assert_eq!(rig.pass(2000), ["left out secrets/.KEY", "left out a.tmp", "left out again"]);
+    rig.rename("secrets/.KEY", "secrets/KEY");
+    rig.remove("a.tmp");
+    rig.write("again");
+    let told = rig.pass(200);
+    assert_eq!(told[..3], ["resolved secrets/.KEY", "resolved a.tmp", "resolved again"]);
+    assert_eq!(told[3..], ["offer secrets/KEY", "offer again"]);
+}
