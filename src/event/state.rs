@@ -271,7 +271,7 @@ pub struct SecretState {
 pub struct GoneSecretState {
     /// Its name.
     pub name: String,
-    /// `used`, `expired`, `removed` or `replaced`.
+    /// `used`, `expired` or `removed`.
     pub why: String,
 }
 

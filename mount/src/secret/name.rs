@@ -1,9 +1,8 @@
-//! The names of secrets. Owns the rule, which holds for both ends alike.
+//! The names of secrets. Owns the type; the rule is that of all names in directories of ours ([`is_name`]), at both ends.
 
 use std::fmt;
 
-/// Longest name in bytes.
-const MAX_LEN: usize = 64;
+use crate::special::is_name;
 
 /// A letter or `_`, then at most 63 of letters, digits, `_`, `.`, `-`: safe in every path, line and shell.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,10 +19,7 @@ impl SecretName {
     /// # Errors
     /// [`BadSecretName`].
     pub fn parse(name: &str) -> Result<Self, BadSecretName> {
-        let mut bytes = name.bytes();
-        let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
-        let rest = bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-        if first && rest && name.len() <= MAX_LEN { Ok(Self(name.to_owned())) } else { Err(BadSecretName) }
+        if is_name(name) { Ok(Self(name.to_owned())) } else { Err(BadSecretName) }
     }
 
     /// The name.

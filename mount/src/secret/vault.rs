@@ -25,8 +25,6 @@ pub enum Gone {
     Used,
     /// Nobody wanted it in time.
     Expired,
-    /// The peer sent another under its name.
-    Replaced,
     /// Its owner removed it.
     Removed,
 }
@@ -38,7 +36,6 @@ impl Gone {
         match self {
             Self::Used => "used",
             Self::Expired => "expired",
-            Self::Replaced => "replaced",
             Self::Removed => "removed",
         }
     }
@@ -316,7 +313,7 @@ impl Vault {
             Some(Gone::Used) => NotHere::Used(name),
             Some(Gone::Expired) => NotHere::Expired(name),
             Some(Gone::Removed) => NotHere::Removed(name),
-            Some(Gone::Replaced) | None => NotHere::Unknown(name),
+            None => NotHere::Unknown(name),
         }
     }
 }
