@@ -156,8 +156,10 @@ impl Outgoing {
         }
         let whole = head.is_whole();
         if head.kind == ItemKind::Secret {
-            // The record is sealed where it is; what it outgrew would stay in memory as it was. The tag has its room, too.
-            plain.reserve(RECORD_OVERHEAD + self.chunk.max(head_length(&head)));
+            // The record is sealed where it is; what it outgrew would stay in memory as it was. The tag has its room, too,
+            // and so has whatever else goes into this record: another secret finds the room of the first.
+            let most = RECORD_OVERHEAD + self.chunk.max(plain.len() + head_length(&head));
+            plain.reserve(most.saturating_sub(plain.len()));
         }
         Message::Head { item: id, head }.encode(plain);
         if !whole {
@@ -318,4 +320,54 @@ fn head_length(head: &ItemHead) -> usize {
 fn push_chunk(plain: &mut Vec<u8>, id: ItemId, last: bool, chunk: &ChunkBuf) {
     plain.extend_from_slice(&chunk_header(id, last, chunk.len()));
     plain.extend_from_slice(chunk.content());
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::OsRng;
+
+    use super::*;
+    use crate::code::Code;
+    use crate::crypto::pake::{Pake, Role};
+    use crate::crypto::schedule::{self, Transcript};
+    use crate::session::LinkLimits;
+
+    fn outgoing() -> Outgoing {
+        let code = Code::parse("1-abandon-ability-able", false).unwrap();
+        let [host, peer] = [Role::Host, Role::Peer].map(|role| Pake::new(role, &code.secret, &mut OsRng));
+        let transcript = Transcript {
+            host_spake: host.message(),
+            peer_spake: peer.message(),
+            host_version: b"",
+            peer_version: b"",
+        };
+        let key = host.shared(peer.message()).unwrap();
+        let (sealer, _) = schedule::protocol2(&key, Role::Host, &transcript);
+        let limits = LinkLimits { max_frame: 1024 * 1024, messages_per_minute: 0, relayed: false };
+        Outgoing::new(sealer, limits)
+    }
+
+    #[test]
+    fn secrets_that_share_a_record_are_written_once() {
+        let mut out = outgoing();
+        out.grant(1 << 30, 0);
+        let (mut plain, mut load, mut events) = (vec![0; RECORD_HEADER], Load::default(), VecDeque::new());
+        let mut room = None;
+        for n in 0..12_u8 {
+            out.offer(ItemHead {
+                kind: ItemKind::Secret,
+                group: None,
+                name: "KEY".into(),
+                size: None,
+                executable: false,
+                mtime: None,
+                inline: Some(vec![n; 16 * 1024].into()),
+            });
+            out.fill_prompt(&mut plain, &mut load, &mut events);
+            let now = (plain.as_ptr(), plain.capacity());
+            assert_eq!(*room.get_or_insert(now), now, "number {n} has left those before it elsewhere");
+        }
+        assert!(plain.len() > 12 * 16 * 1024);
+        assert!(plain.capacity() >= plain.len() + RECORD_OVERHEAD - RECORD_HEADER);
+    }
 }
