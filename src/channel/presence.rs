@@ -35,15 +35,15 @@ pub(super) struct Presence {
     items: VecDeque<Known>,
     /// How many were there before them.
     more: u64,
-    /// Items that were read before their receipt was here, and when it was told: the last [`MAX_LISTED`].
-    early: VecDeque<(ItemId, SystemTime)>,
+    /// Items that were read before their receipt was here: the last [`MAX_LISTED`].
+    early: VecDeque<ItemId>,
     last: Option<SystemTime>,
 }
 
 impl Presence {
     /// The receipt of an item is here.
     pub(super) fn stored(&mut self, item: Stored, now: SystemTime) {
-        let early = self.early.iter().position(|(id, _)| *id == item.id);
+        let early = self.early.iter().position(|id| *id == item.id);
         let opened = early.and_then(|at| self.early.remove(at)).map(|_| now);
         if self.items.len() >= MAX_LISTED {
             self.items.pop_front();
@@ -56,14 +56,11 @@ impl Presence {
     pub(super) fn opened(&mut self, id: ItemId, at: u64, now: SystemTime) {
         let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at)).unwrap_or(now).min(now);
         let Some(known) = self.items.iter_mut().find(|known| known.item.id == id) else {
-            // Of what is not listed any more only the time is told; it was stored before all that is.
-            let oldest = self.items.front().map(|known| known.item.id);
-            if oldest.is_none_or(|oldest| id > oldest) {
-                if self.early.len() >= MAX_LISTED {
-                    self.early.pop_front();
-                }
-                self.early.push_back((id, at));
+            // Or it is not listed any more: receipts come in no order of numbers, so that cannot be told apart.
+            if self.early.len() >= MAX_LISTED {
+                self.early.pop_front();
             }
+            self.early.push_back(id);
             self.last = Some(self.last.map_or(at, |last| last.max(at)));
             return;
         };
@@ -142,6 +139,15 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_a_later_text_overtook_may_be_read_before_its_receipt_is_here_too() {
+        let mut presence = Presence::default();
+        stored(&mut presence, 2, 100);
+        presence.opened(ItemId(1), 100_000, at(100));
+        stored(&mut presence, 1, 101);
+        assert_eq!(opened(&presence), [None, Some(utc(at(101)))]);
+    }
+
+    #[test]
     fn only_the_last_are_known() {
         let mut presence = Presence::default();
         for id in 1..=MAX_LISTED as u64 + 5 {
@@ -152,6 +158,6 @@ mod tests {
         assert_eq!((listed.len(), listed[0].id, more), (MAX_LISTED, 6, 5));
         assert_eq!(presence.early.len(), MAX_LISTED);
         presence.opened(ItemId(1), 1, at(500));
-        assert_eq!(presence.early.len(), MAX_LISTED, "it is known to have been stored before");
+        assert_eq!(presence.early.len(), MAX_LISTED);
     }
 }
