@@ -140,8 +140,13 @@ fn ask(socket: &Path, verb: Verb, names: &[SecretName], value: &[u8]) -> Result<
         head.push(u8::try_from(name.as_str().len()).map_err(io::Error::other)?);
         head.extend_from_slice(name.as_str().as_bytes());
     }
-    writer.write_all(&head)?;
-    write_value(&mut writer, value)?;
+    let asked = writer.write_all(&head).and_then(|()| write_value(&mut writer, value));
+    // Whoever is turned away has its answer, and may have had it before all was asked.
+    if let Err(error) = asked
+        && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    {
+        return Err(error.into());
+    }
     let mut reader = Timed::new(&stream);
     let mut status = [0];
     reader.read_exact(&mut status)?;

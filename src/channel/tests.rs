@@ -2,6 +2,7 @@
 
 mod closing;
 mod flood;
+mod handover;
 mod journal;
 
 use std::io;

@@ -1,18 +1,21 @@
 //! The channel's side of the socket: secrets to send come in, those that were received go out, once.
 //!
-//! Owns the socket and the threads behind it. A client that is slow, silent or wrong holds up nobody but itself.
+//! Owns the socket and the threads behind it. A client that is slow, silent or wrong holds up nobody but itself: whoever has
+//! not said what they want gives their place to the next.
 
+use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use agent_wormhole_mount::Mailbox;
-use agent_wormhole_mount::secret::{Secret, SecretName, SharedVault, lock_vault};
+use agent_wormhole_mount::secret::{BadSecretName, Secret, SecretName, SharedVault, Vault, lock_vault};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{BACK, MAX_NAMES, Timed, Verb, address, read_value, write_value};
@@ -26,6 +29,8 @@ const START: Duration = Duration::from_secs(30);
 const FAILED: Duration = Duration::from_millis(100);
 /// The socket is for this user alone.
 const MODE: u32 = 0o600;
+/// What is said to whoever finds no place.
+const CROWDED: &str = "too many commands ask at once; try again";
 
 /// What the socket hands out and takes in.
 pub(in crate::channel) struct Handing<'a> {
@@ -42,8 +47,23 @@ struct Desk {
     mailbox: Arc<dyn Mailbox>,
     notice: UnboundedSender<Notice>,
     read_receipts: bool,
-    clients: AtomicUsize,
+    clients: Mutex<Clients>,
     closed: AtomicBool,
+}
+
+/// Who is at the desk, in the order in which they came: at most [`MAX_CLIENTS`].
+#[derive(Default)]
+struct Clients {
+    /// The number of the one that came last.
+    last: u64,
+    here: VecDeque<Client>,
+}
+
+struct Client {
+    number: u64,
+    stream: Arc<UnixStream>,
+    /// It has said what it wants.
+    heard: bool,
 }
 
 /// The socket. Dropped, it is gone.
@@ -81,7 +101,7 @@ impl Handing<'_> {
             mailbox: Arc::clone(self.mailbox),
             notice: self.notice.clone(),
             read_receipts: self.read_receipts,
-            clients: AtomicUsize::new(0),
+            clients: Mutex::default(),
             closed: AtomicBool::new(false),
         });
         let (serving, accepting) = (Arc::clone(&desk), listener.try_clone()?);
@@ -100,50 +120,89 @@ fn accept(desk: &Arc<Desk>, listener: &UnixListener) {
             thread::sleep(FAILED);
             continue;
         };
-        if desk.clients.fetch_add(1, Ordering::AcqRel) >= MAX_CLIENTS {
+        let client = Arc::new(client);
+        let Some(number) = desk.let_in(&client) else {
             // What it asked for is not even read.
-            let _ = refuse(&client, "too many commands ask at once; try again");
-            desk.clients.fetch_sub(1, Ordering::AcqRel);
+            let _ = refuse(&client, CROWDED);
             continue;
-        }
+        };
         let serving = Arc::clone(desk);
         let served = thread::Builder::new().name("secret".into()).spawn(move || {
-            if let Err(error) = serving.serve(&client) {
+            if let Err(error) = serving.serve(number, &client) {
                 tracing::debug!(%error, "a client of the socket for secrets broke off");
             }
-            serving.clients.fetch_sub(1, Ordering::AcqRel);
+            serving.let_out(number);
         });
         if served.is_err() {
-            desk.clients.fetch_sub(1, Ordering::AcqRel);
+            desk.let_out(number);
         }
     }
 }
 
 impl Desk {
-    fn serve(&self, client: &UnixStream) -> io::Result<()> {
+    fn clients(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of a client that has a place now. Where all are taken it is that of the first who has not said what it
+    /// wants: a command says so at once.
+    fn let_in(&self, stream: &Arc<UnixStream>) -> Option<u64> {
+        let mut clients = self.clients();
+        if clients.here.len() >= MAX_CLIENTS {
+            let silent = clients.here.iter().position(|client| !client.heard)?;
+            let silent = clients.here.remove(silent)?;
+            // Its buffer is empty, so that nobody waits; and its thread ends with the stream.
+            let _ = refuse(&silent.stream, CROWDED);
+            let _ = silent.stream.shutdown(Shutdown::Both);
+        }
+        clients.last += 1;
+        let number = clients.last;
+        clients.here.push_back(Client { number, stream: Arc::clone(stream), heard: false });
+        Some(number)
+    }
+
+    /// A client has said what it wants; `false` where its place was given to another.
+    fn heard(&self, number: u64) -> bool {
+        let mut clients = self.clients();
+        let client = clients.here.iter_mut().find(|client| client.number == number);
+        client.map(|client| client.heard = true).is_some()
+    }
+
+    fn let_out(&self, number: u64) {
+        self.clients().here.retain(|client| client.number != number);
+    }
+
+    /// The vault without what has outlived its time: its timer may be late, as it stands still while the machine sleeps.
+    fn vault(&self) -> MutexGuard<'_, Vault> {
+        let mut vault = lock_vault(&self.vault);
+        if vault.expire((Instant::now(), SystemTime::now())) {
+            self.changed();
+        }
+        vault
+    }
+
+    fn serve(&self, number: u64, client: &UnixStream) -> io::Result<()> {
         // The directory keeps others out already; this holds where somebody opened it.
         if !is_own(client)? {
             return refuse(client, "this channel belongs to another user");
         }
         let mut reader = Timed::new(client);
         let (verb, names, value) = read(&mut reader)?;
-        let Some(names) = names else {
-            return refuse(
-                client,
-                "the name of a secret is a letter or _, then at most 63 letters, digits, _, . or -",
-            );
-        };
+        if !self.heard(number) {
+            return Ok(());
+        }
+        let Some(names) = names else { return refuse(client, &BadSecretName.to_string()) };
         let done = match (verb, &names[..]) {
             (Verb::Take, _) => return self.hand_over(client, &names),
             (Verb::Has, _) => {
-                let mut vault = lock_vault(&self.vault);
+                let mut vault = self.vault();
                 let lent = vault.take(&names).map_err(|error| error.to_string());
                 lent.map(|lent| lent.iter().for_each(|lent| vault.back(lent.serial)))
             }
             (Verb::Put, [name]) => {
                 self.mailbox.send_secret(name.clone(), value).map_err(|error| error.to_string())
             }
-            (Verb::Unlock, [name]) => lock_vault(&self.vault).unlock(name).map_err(|error| error.to_string()),
+            (Verb::Unlock, [name]) => self.vault().unlock(name).map_err(|error| error.to_string()),
             (Verb::Put | Verb::Unlock, _) => Err("one secret at a time".to_owned()),
         };
         self.changed();
@@ -155,11 +214,7 @@ impl Desk {
 
     /// Secrets go to a command, which says whether it could use them.
     fn hand_over(&self, client: &UnixStream, names: &[SecretName]) -> io::Result<()> {
-        let mut vault = lock_vault(&self.vault);
-        // Its timer may be late: it stood still while the machine slept.
-        vault.expire((Instant::now(), SystemTime::now()));
-        let taken = vault.take(names);
-        drop(vault);
+        let taken = self.vault().take(names);
         let lent = match taken {
             Ok(lent) => lent,
             Err(error) => return refuse(client, &error.to_string()),
