@@ -24,14 +24,13 @@ use super::noise::Noise;
 use super::presence::Stored;
 use super::reader::{Read, Reader};
 use super::report::{Motion, Report};
-use super::secrets;
 use super::sending::{Ended, Sending};
 use super::store::{Done, Job, Store};
 use crate::event::escape::shortened;
 use crate::event::state::{MAX_LISTED, Phase};
 use crate::event::{MAX_FOREIGN_NAME, RefusedEvent, Side, StatusEvent, TransportKind};
 use crate::frame::CloseReason;
-use crate::item::{Feature, ItemId, ItemKind, Lane};
+use crate::item::{Feature, ItemId, ItemKind};
 use crate::session::{Role, Session, SessionEvent};
 use crate::transport::{Control, Farewell, MAX_LEGACY_FRAME, OutFrame, Transport};
 
@@ -388,8 +387,7 @@ impl Driver {
             }
             SessionEvent::Head(incoming) if incoming.head.kind == ItemKind::Secret => {
                 self.report.begin(&incoming);
-                let (incoming, secret) = secrets::arrived(incoming);
-                self.store.give(Lane::Prompt, Job::Secret(incoming, secret));
+                self.store.give_secret(incoming);
                 self.changed();
             }
             SessionEvent::Head(mut incoming) => {

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use agent_wormhole_mount::Mailbox;
@@ -18,24 +18,32 @@ use crate::event::{Event, Sent, Stamp, StatusEvent};
 const MAX_LOG: u64 = 8 * 1024 * 1024;
 /// A quiet log has had no line for this long: a reader has it all.
 const SETTLED: Duration = Duration::from_secs(2);
-/// The transcript takes no more beyond this many bytes: at 50 KB a second, the most that a peer can cause in the long
-/// run, it would fill a disk in a day.
+/// The transcript takes no more beyond this many bytes: at 50 KB a second, the most that what a peer sends can cause in
+/// the long run, it would fill a disk in a day.
 const MAX_TRANSCRIPT: u64 = 64 * 1024 * 1024;
 /// Events of the peer that may come at once: twice the files of a fair source tree.
 const BURST: i64 = 8192;
 /// Events of the peer that may come in a second, in the long run.
 const BURST_REFILL: f64 = 100.0;
 /// Events that answers, which are told whatever there is to spend, may leave as a debt: the next question waits for it, and
-/// behind that all that is told on the same lane, so at most two seconds.
+/// what the peer sent behind it, so at most two seconds.
 const MAX_DEBT: i64 = 200;
 /// Bytes of a line that count as one event: a longer line counts as several, so that bytes are bounded, too (4 MiB at
 /// once, 50 KB a second).
 const EVENT_BYTES: usize = 512;
 
-struct Inner {
-    /// Events of the peer that may still come before some are counted only. A long line may leave a debt.
+/// What may still come of one kind of events before some are counted only: [`BURST`] at once.
+struct Share {
+    /// A long line may leave a debt.
     tokens: i64,
     refilled: Instant,
+}
+
+struct Inner {
+    /// Of what the peer sends.
+    theirs: Share,
+    /// Of refusals of what this side sends. The peer may refuse all of that, and no more; and what else it says hides none.
+    own: Share,
     burst: u64,
     log_size: u64,
     transcript_size: u64,
@@ -53,8 +61,6 @@ pub(super) struct Journal {
     /// The mailbox did not take the last line.
     failing: AtomicBool,
     inner: Mutex<Inner>,
-    /// Told when nobody waits any more.
-    end: Condvar,
 }
 
 impl Journal {
@@ -68,9 +74,10 @@ impl Journal {
         unread: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let now = Instant::now();
+        let share = || Share { tokens: BURST, refilled: now };
         let inner = Inner {
-            tokens: BURST,
-            refilled: now,
+            theirs: share(),
+            own: share(),
             burst: 0,
             log_size: 0,
             transcript_size: 0,
@@ -83,7 +90,6 @@ impl Journal {
             seq: AtomicU64::new(0),
             failing: AtomicBool::new(false),
             inner: Mutex::new(inner),
-            end: Condvar::new(),
         })
     }
 
@@ -96,41 +102,43 @@ impl Journal {
         self.seq.load(Ordering::Relaxed)
     }
 
-    /// Writes an event everywhere. Waits where standard output is not read, and holds up nobody but its caller.
+    /// Writes an event of what the peer sends everywhere. Waits where standard output is not read, and holds up nobody but
+    /// its caller.
     pub(super) fn event(&self, event: &Event) {
+        self.tell(event, |inner| &mut inner.theirs);
+    }
+
+    /// The same of what this end says.
+    pub(super) fn own(&self, status: StatusEvent) {
+        self.tell(&Event::Status(status), |inner| &mut inner.own);
+    }
+
+    fn tell(&self, event: &Event, share: fn(&mut Inner) -> &mut Share) {
         self.printer.wait_for_room();
         let mut inner = self.lock();
-        let by_peer = !matches!(event, Event::Status(status) if !matches!(status, StatusEvent::Refused(_)));
-        match event {
-            // Whoever waits for it finds its line: there is one for each question that this side asked, and no more.
-            Event::Answer(_) => {}
-            // So does who waits for a question, which the peer may ask as often as it likes: it waits itself.
-            Event::Ask(_) => inner = self.wait_for_token(inner),
-            Event::Status(_) | Event::Text(_) | Event::File(_) | Event::Dir(_) | Event::Secret(_) => {
-                if by_peer && !inner.may_come() {
-                    return;
-                }
-            }
+        let counts = !matches!(event, Event::Status(status) if !matches!(status, StatusEvent::Refused(_)));
+        // Whoever waits for an answer finds its line: there is one for each question that this side asked, and no more. So
+        // does who waits for a question, which the peer may ask as often as it likes: it has waited itself.
+        let always = !counts || matches!(event, Event::Answer(_) | Event::Ask(_));
+        if !always && share(&mut inner).refill() <= 0 {
+            inner.burst += 1;
+            return;
         }
         self.rotate_if_due(&mut inner);
         // Nothing follows the last line.
-        if by_peer || matches!(event, Event::Status(StatusEvent::Closed(_))) {
+        if counts || matches!(event, Event::Status(StatusEvent::Closed(_))) {
             self.tell_burst(&mut inner);
         }
         let bytes = self.write(&mut inner, event);
-        if by_peer {
-            let left = inner.tokens - i64::try_from(bytes.div_ceil(EVENT_BYTES)).unwrap_or(BURST);
-            inner.tokens = left.max(-MAX_DEBT);
+        if counts {
+            share(&mut inner).spend(bytes);
         }
     }
 
-    /// Waits until one more event of the peer may be told.
-    fn wait_for_token<'a>(&self, inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
-        let (mut inner, each) = (inner, Duration::from_secs_f64(1.0 / BURST_REFILL));
-        while inner.refill() <= 0 && !inner.released {
-            inner = self.end.wait_timeout(inner, each).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        inner
+    /// Whether a question of the peer's may be told: it is never left out, and whoever tells it waits for that.
+    pub(super) fn may_ask(&self) -> bool {
+        let mut inner = self.lock();
+        inner.released || inner.theirs.refill() > 0
     }
 
     /// Writes what this side sent into the transcript.
@@ -150,8 +158,8 @@ impl Journal {
     pub(super) fn tick(&self) {
         let mut inner = self.lock();
         self.rotate_if_due(&mut inner);
-        if inner.burst > 0 && inner.refill() > 0 {
-            inner.tokens -= 1;
+        if inner.burst > 0 && inner.theirs.refill() > 0 {
+            inner.theirs.tokens -= 1;
             self.tell_burst(&mut inner);
         }
     }
@@ -159,7 +167,6 @@ impl Journal {
     /// The channel ends: nobody waits for a reader of standard output or for the time of an event any more.
     pub(super) fn release(&self) {
         self.lock().released = true;
-        self.end.notify_all();
         self.printer.release();
     }
 
@@ -229,7 +236,7 @@ impl Journal {
     }
 }
 
-impl Inner {
+impl Share {
     /// What there is to spend now.
     fn refill(&mut self) -> i64 {
         let refill = self.refilled.elapsed().as_secs_f64() * BURST_REFILL;
@@ -240,10 +247,9 @@ impl Inner {
         self.tokens
     }
 
-    /// Whether an event of the peer may be told; else it is counted.
-    fn may_come(&mut self) -> bool {
-        let may = self.refill() > 0;
-        self.burst += u64::from(!may);
-        may
+    /// A line of so many bytes was written.
+    fn spend(&mut self, bytes: usize) {
+        let left = self.tokens - i64::try_from(bytes.div_ceil(EVENT_BYTES)).unwrap_or(BURST);
+        self.tokens = left.max(-MAX_DEBT);
     }
 }

@@ -30,6 +30,25 @@ pub(super) fn held(secret: Arc<Secret>) -> Bytes {
     Bytes::from_owner(Held(secret))
 }
 
+/// How many secrets are on their way into the vault: no more than it takes, so that they and those in it are within what
+/// may be locked (`MAX_WAITING`).
+#[derive(Debug, Default)]
+pub(super) struct Places(Arc<()>);
+
+/// One of the places, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    _counted: Arc<()>,
+}
+
+impl Places {
+    /// A place, where one is free.
+    pub(super) fn take(&self) -> Option<Place> {
+        // One of them is this.
+        (Arc::strong_count(&self.0) <= MAX_WAITING).then(|| Place { _counted: Arc::clone(&self.0) })
+    }
+}
+
 /// Takes the content out of the frame that a secret came in, and wipes it there.
 pub(super) fn arrived(mut incoming: Incoming) -> (Incoming, Result<Secret, Refusal>) {
     let Some(content) = incoming.head.inline.take() else { return (incoming, Err(Refusal::WrongSize)) };

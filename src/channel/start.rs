@@ -126,16 +126,16 @@ async fn within(
     let journal = Journal::new(Arc::clone(mailbox), lines, move || notify(&notice, Notice::Unread))
         .map_err(ChannelError::Runtime)?;
     let journal = Arc::new(journal);
-    journal.event(&Event::Status(StatusEvent::Channel(ChannelEvent {
+    journal.own(StatusEvent::Channel(ChannelEvent {
         code: (role == Role::Host).then(|| Zeroizing::new(code.secret.reveal().to_owned())),
         nameplate: code.nameplate.to_string(),
         mount: mailbox.path().to_string_lossy().into_owned(),
         backend: mailbox.backend().as_str().to_owned(),
         why: why.clone(),
         via,
-    })));
+    }));
     if legacy {
-        journal.event(&Event::Status(StatusEvent::LegacyCode(Some(LEGACY_CODE.into()))));
+        journal.own(StatusEvent::LegacyCode(Some(LEGACY_CODE.into())));
     }
     let (done_in, done) = unbounded_channel();
     let (read_in, read) = unbounded_channel();
@@ -171,7 +171,7 @@ pub(super) async fn finish(driver: Driver, journal: &Journal, ending: Ending) ->
         undelivered_more: more,
         exit: ending.exit(),
     };
-    journal.event(&Event::Status(StatusEvent::Closed(closed)));
+    journal.own(StatusEvent::Closed(closed));
     journal.finish(LAST_READ);
     ending
 }

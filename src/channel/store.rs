@@ -4,9 +4,10 @@
 //! output holds up its lane and nothing else: the driver never waits, and `status.json` stays true. Every item ends with
 //! one answer.
 
+mod job;
 mod visible;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,14 +16,14 @@ use std::time::{Duration, SystemTime};
 
 use agent_wormhole_mount as mount;
 use agent_wormhole_mount::secret::{Secret, SharedVault};
-use bytes::Bytes;
 use mount::{Group, Mailbox, Saved, Sink};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
+pub(super) use self::job::{Done, Job};
 use self::visible::Visible;
 use super::journal::Journal;
-use super::secrets;
+use super::secrets::{self, Place, Places};
 use crate::event::escape::shortened;
 use crate::event::{
     DirEvent, Event, FileEvent, MAX_BODY, MAX_FOREIGN_NAME, QuestionEvent, RefusedEvent, Sent, Side,
@@ -33,81 +34,14 @@ use crate::session::Incoming;
 
 /// How often the journal is looked at while something waits in it.
 const TICK: Duration = Duration::from_millis(500);
+/// How often it is looked at whether a question has its turn: one more event may come in this time.
+const TURN: Duration = Duration::from_millis(10);
 /// What waits for a disk or a reader of standard output, in bytes at most; then frames wait. A peer that keeps to its
 /// grants and takes nothing back has 10 MiB on the way; what it takes back, and what a 0.1 peer sends, no grant bounds.
 const MAX_WAITING: usize = 16 * 1024 * 1024;
 /// Names remembered of which it was told that they changed while their sender read them. One more, and all may be told
 /// again.
 const MAX_CHANGED: usize = 1024;
-/// What a job holds beside the peer's bytes, in bytes.
-const JOB: usize = 256;
-
-/// Work for a lane.
-pub(super) enum Job {
-    /// An item begins.
-    Begin(Incoming),
-    /// A secret arrived, of which only the head without its content is as it came.
-    Secret(Incoming, Result<Secret, Refusal>),
-    /// Content of an item.
-    Chunk {
-        /// The item.
-        id: ItemId,
-        /// The content.
-        bytes: Bytes,
-        /// It is complete and verified.
-        last: bool,
-    },
-    /// An item ends without being complete.
-    Drop(ItemId, Refusal),
-    /// Something to tell.
-    Event(Event),
-    /// Something this side sent was delivered.
-    Sent(Sent),
-    /// A new `status.json` is in [`Store::status`].
-    Status,
-    /// Everything before has been done.
-    Barrier(oneshot::Sender<()>),
-}
-
-impl Job {
-    /// Bytes that it holds while it waits.
-    fn weight(&self) -> usize {
-        let theirs = match self {
-            Self::Begin(Incoming { head, pending, .. }) => {
-                let inline = head.inline.as_ref().map_or(0, Bytes::len);
-                head.name.len() + inline + pending.iter().map(String::len).sum::<usize>()
-            }
-            Self::Secret(Incoming { head, .. }, secret) => {
-                head.name.len() + secret.as_ref().map_or(0, Secret::len)
-            }
-            Self::Chunk { bytes, .. } => bytes.len(),
-            Self::Drop(..) | Self::Event(_) | Self::Sent(_) | Self::Status | Self::Barrier(_) => 0,
-        };
-        JOB + theirs
-    }
-}
-
-/// What a lane answers.
-#[derive(Debug)]
-pub(super) enum Done {
-    /// The first `upto` bytes of an item are written.
-    Accepted {
-        /// The item.
-        id: ItemId,
-        /// Bytes.
-        upto: u64,
-    },
-    /// An item ended.
-    Stored {
-        /// The item.
-        id: ItemId,
-        /// Bytes of it, or why it is not there.
-        result: Result<u64, Refusal>,
-    },
-    /// [`Store::has_room`] again.
-    Room,
-}
-
 /// The newest `status.json` that is not written yet. One slot: what a slow disk did not get to see is not missed.
 type Slot = Arc<Mutex<Option<String>>>;
 
@@ -125,6 +59,7 @@ pub(super) struct Store {
     journal: Arc<Journal>,
     threads: Vec<JoinHandle<()>>,
     visible: Arc<Visible>,
+    secrets: Places,
 }
 
 impl Store {
@@ -159,13 +94,21 @@ impl Store {
             Ok::<_, std::io::Error>(jobs)
         };
         let desks = [start("inbox-prompt")?, start("inbox-bulk")?, start("own-affairs")?];
-        Ok(Self { desks, waiting, status, journal: Arc::clone(journal), threads, visible })
+        let (journal, secrets) = (Arc::clone(journal), Places::default());
+        Ok(Self { desks, waiting, status, journal, threads, visible, secrets })
     }
 
     /// Gives work to the lane that it belongs to.
     pub(super) fn give(&self, lane: Lane, job: Job) {
         let [prompt, bulk, _] = &self.desks;
         self.put(if lane == Lane::Prompt { prompt } else { bulk }, job);
+    }
+
+    /// Takes a secret out of its frame, and gives it to its lane; one too many is refused there.
+    pub(super) fn give_secret(&self, incoming: Incoming) {
+        let place = self.secrets.take().ok_or(Refusal::NoSpace);
+        let (incoming, secret) = secrets::arrived(incoming);
+        self.give(Lane::Prompt, Job::Secret(incoming, secret.and_then(|secret| Ok((secret, place?)))));
     }
 
     fn give_own(&self, job: Job) {
@@ -196,9 +139,9 @@ impl Store {
         }
     }
 
-    /// Tells of something, after what the prompt lane has before it.
+    /// Tells of something, after what the prompt lane has before it, but for questions that have to wait.
     pub(super) fn tell(&self, status: StatusEvent) {
-        self.give(Lane::Prompt, Job::Event(Event::Status(status)));
+        self.give(Lane::Prompt, Job::Tell(status));
     }
 
     /// Nothing becomes visible any more.
@@ -271,8 +214,12 @@ struct Worker {
 
 impl Worker {
     fn run(&mut self, queue: &Receiver<Job>) {
+        // What came while a question waited: it is counted as waiting until it is done.
+        let mut behind = VecDeque::new();
         loop {
-            let job = if self.journal.is_waiting() {
+            let job = if let Some(job) = behind.pop_front() {
+                job
+            } else if self.journal.is_waiting() {
                 match queue.recv_timeout(TICK) {
                     Ok(job) => job,
                     Err(RecvTimeoutError::Timeout) => {
@@ -287,11 +234,40 @@ impl Worker {
                     Err(_) => return,
                 }
             };
-            let weight = job.weight();
-            self.work(job);
-            let before = self.waiting.fetch_sub(weight, Ordering::AcqRel);
-            if before >= MAX_WAITING && before - weight < MAX_WAITING {
-                self.answer(Done::Room);
+            if self.asks(&job) {
+                self.wait_for_turn(queue, &mut behind);
+            }
+            self.finish(job);
+        }
+    }
+
+    fn finish(&mut self, job: Job) {
+        let weight = job.weight();
+        self.work(job);
+        let before = self.waiting.fetch_sub(weight, Ordering::AcqRel);
+        if before >= MAX_WAITING && before - weight < MAX_WAITING {
+            self.answer(Done::Room);
+        }
+    }
+
+    /// Whether a question is complete with this.
+    fn asks(&self, job: &Job) -> bool {
+        match job {
+            Job::Chunk { id, last: true, .. } => {
+                self.items.get(id).is_some_and(|writing| writing.head.kind == ItemKind::Ask)
+            }
+            other => other.is_whole(ItemKind::Ask),
+        }
+    }
+
+    /// Waits until the peer may ask once more. What this end says does not wait for that.
+    fn wait_for_turn(&mut self, queue: &Receiver<Job>, behind: &mut VecDeque<Job>) {
+        while !self.journal.may_ask() {
+            match queue.recv_timeout(TURN) {
+                Ok(job) if job.goes_ahead() => self.finish(job),
+                Ok(job) => behind.push_back(job),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
@@ -302,7 +278,7 @@ impl Worker {
             Job::Secret(incoming, secret) => self.visibly(|worker| worker.secret(incoming, secret)),
             Job::Chunk { id, bytes, last } => self.chunk(id, &bytes, last),
             Job::Drop(id, reason) => self.drop_item(id, reason),
-            Job::Event(event) => self.journal.event(&event),
+            Job::Tell(status) => self.journal.own(status),
             Job::Sent(sent) => self.journal.sent(&sent),
             Job::Status => {
                 let newest = take_slot(&self.status).take();
@@ -364,9 +340,9 @@ impl Worker {
     }
 
     /// A secret goes into the vault; nothing of it is left elsewhere.
-    fn secret(&mut self, incoming: Incoming, secret: Result<Secret, Refusal>) {
+    fn secret(&mut self, incoming: Incoming, secret: Result<(Secret, Place), Refusal>) {
         let Incoming { id, head, .. } = incoming;
-        let kept = secret.and_then(|secret| secrets::keep(&self.vault, id, &head.name, secret));
+        let kept = secret.and_then(|(secret, _place)| secrets::keep(&self.vault, id, &head.name, secret));
         match kept {
             Ok(event) => {
                 self.journal.event(&Event::Secret(event));

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use agent_wormhole_mount::secret::SharedVault;
+use agent_wormhole_mount::secret::{MAX_WAITING, SharedVault};
 use agent_wormhole_mount::{Ctl, OutboxEvent};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc::error::TrySendError;
@@ -17,7 +17,7 @@ use crate::channel::journal::Journal;
 use crate::channel::report::Report;
 use crate::channel::store::{Done, Job, Store};
 use crate::crypto::pake::Role;
-use crate::event::TransportKind;
+use crate::event::{Event, QuestionEvent, StatusEvent, TransportKind};
 use crate::item::{ItemHead, ItemId, ItemKind, Lane, Refusal};
 use crate::session::Incoming;
 use crate::transport::{Control, TransportEvent};
@@ -83,6 +83,90 @@ async fn items_that_are_taken_back_do_not_pile_up_before_a_slow_disk() {
         }
     }
     assert!(store.has_room());
+}
+
+/// A question whose line counts as 13.
+fn question(id: u64) -> Job {
+    let inline = Some(Bytes::from("\u{1}".repeat(1024)));
+    Job::Begin(incoming(id, ItemHead { inline, ..head(ItemKind::Ask, None, &format!("q{id}")) }))
+}
+
+/// Spends what a peer may say at once, and leaves a debt of two seconds.
+fn exhaust(journal: &Journal) {
+    let body = Some("\u{1}".repeat(1024));
+    // 42,000 events' worth: seven minutes.
+    for id in 0..3_000 {
+        journal.event(&Event::Answer(QuestionEvent { id, body: body.clone(), ..QuestionEvent::default() }));
+    }
+}
+
+#[tokio::test]
+async fn what_this_end_says_goes_ahead_of_questions_that_wait_and_what_the_peer_sent_does_not() {
+    let (journal, memory, mailbox) = journal();
+    let (done_in, _done) = tokio::sync::mpsc::unbounded_channel();
+    let store = Store::start((&mailbox, &SharedVault::default()), &journal, &done_in).unwrap();
+    exhaust(&journal);
+    // Five seconds' worth for each forty.
+    (1..=400).for_each(|id| store.give(Lane::Prompt, question(id)));
+    let text = ItemHead { inline: Some(Bytes::new()), ..head(ItemKind::Text, None, "message") };
+    store.give(Lane::Prompt, Job::Begin(incoming(401, text)));
+    store.tell(StatusEvent::PeerClosed(None));
+    store.tell(StatusEvent::Reconnecting(None));
+    store.tell(StatusEvent::Reconnected(None));
+    while !memory.log().contains(r#""event":"reconnected""#) {
+        tokio::task::yield_now().await;
+    }
+    let asked = memory.log().matches(r#""type":"ask""#).count();
+    assert!(asked < 400, "it was told after all {asked}");
+    // At the end nobody waits, and what the peer sent is told in its order.
+    store.settle().await;
+    let log = memory.log();
+    let asked = r#""type":"ask","from":"peer","id":"#;
+    let ids = log.split(asked).skip(1).map(|rest| rest.split(',').next().unwrap().parse::<u64>().unwrap());
+    assert!(ids.eq(1..=400), "each of them, in order");
+    let at = |what: &str| log.find(what).unwrap();
+    assert!(at(r#""event":"reconnecting""#) < at(r#""event":"reconnected""#));
+    assert!(at(r#""event":"peer_closed""#) > log.rfind(asked).unwrap());
+}
+
+#[tokio::test]
+async fn a_question_after_long_answers_is_told_in_time() {
+    let (journal, memory, mailbox) = journal();
+    let (done_in, mut done) = tokio::sync::mpsc::unbounded_channel();
+    let store = Store::start((&mailbox, &SharedVault::default()), &journal, &done_in).unwrap();
+    exhaust(&journal);
+    store.give(Lane::Prompt, question(1));
+    let stored = tokio::time::timeout(Duration::from_secs(60), done.recv()).await;
+    assert!(matches!(stored, Ok(Some(Done::Stored { .. }))), "it waits for all that was answered");
+    assert!(memory.log.lock().unwrap().last().unwrap().contains(r#""type":"ask""#));
+}
+
+#[tokio::test]
+async fn more_secrets_than_may_wait_are_not_kept_on_their_way_either() {
+    let (journal, memory, mailbox) = journal();
+    let (done_in, mut done) = tokio::sync::mpsc::unbounded_channel();
+    let vault = SharedVault::default();
+    let store = Store::start((&mailbox, &vault), &journal, &done_in).unwrap();
+    let (go, gate) = channel();
+    *memory.gate.lock().unwrap() = Some(gate);
+    let secret =
+        |name| ItemHead { inline: Some(Bytes::from_static(b"value")), ..head(ItemKind::Secret, None, name) };
+    let whole = ItemHead { inline: Some(Bytes::new()), ..head(ItemKind::Text, None, "message") };
+    store.give(Lane::Prompt, Job::Begin(incoming(1, whole)));
+    // Each would take the place of the one before.
+    (2..=1_001).for_each(|id| store.give_secret(incoming(id, secret("K"))));
+    drop(go);
+    let mut refused = 0;
+    for _ in 1..=1_001 {
+        match done.recv().await {
+            Some(Done::Stored { result: Ok(_), .. }) => {}
+            Some(Done::Stored { result: Err(Refusal::NoSpace), .. }) => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, 1_000 - MAX_WAITING);
+    store.give_secret(incoming(1_002, secret("L")));
+    assert!(matches!(done.recv().await, Some(Done::Stored { result: Ok(_), .. })), "there are places again");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Memory, Shared, unread};
 use crate::channel::journal::Journal;
-use crate::event::{ClosedEvent, Event, QuestionEvent, StatusEvent, TextEvent};
+use crate::event::{ClosedEvent, Event, QuestionEvent, RefusedEvent, Side, StatusEvent, TextEvent};
 
 fn journal(lines: crate::channel::options::Lines) -> (Arc<Journal>, Arc<Memory>) {
     let memory = Arc::new(Memory::default());
@@ -68,9 +68,8 @@ fn long_lines_count_as_several_and_a_busy_log_is_rotated_too() {
     let bytes = memory.log().len();
     assert!(bytes < 6 * 1024 * 1024, "{bytes} bytes at once");
     // What this end says itself is not bounded by the peer's share.
-    let own = Event::Status(StatusEvent::Error(Some("x".repeat(600))));
     for _ in 0..30_000 {
-        journal.event(&own);
+        journal.own(StatusEvent::Error(Some("x".repeat(600))));
     }
     assert!(memory.rotations.load(Ordering::SeqCst) > 0, "never quiet, and rotated all the same");
 }
@@ -81,7 +80,7 @@ fn closed_is_the_last_line() {
     for _ in 0..20_000 {
         journal.event(&text("x"));
     }
-    journal.event(&Event::Status(StatusEvent::Closed(ClosedEvent::default())));
+    journal.own(StatusEvent::Closed(ClosedEvent::default()));
     journal.finish(Duration::ZERO);
     let log = memory.log.lock().unwrap();
     assert!(log.last().unwrap().contains(r#""event":"closed""#), "{:?}", log.last());
@@ -95,6 +94,7 @@ fn answer(n: u64) -> Event {
 #[test]
 fn an_answer_is_told_whatever_else_comes_and_a_question_waits_for_its_time() {
     let (journal, memory) = journal(Box::new(|_| Ok(())));
+    assert!(journal.may_ask());
     for _ in 0..20_000 {
         journal.event(&text("x"));
     }
@@ -102,35 +102,28 @@ fn an_answer_is_told_whatever_else_comes_and_a_question_waits_for_its_time() {
     let told = |what: &str| memory.log.lock().unwrap().iter().filter(|line| line.contains(what)).count();
     assert_eq!(told(r#""type":"answer""#), 1_000);
     // The answers have left a debt of two seconds: a question waits, and is told all the same when the channel ends.
-    let asking = {
-        let journal = Arc::clone(&journal);
-        std::thread::spawn(move || journal.event(&Event::Ask(QuestionEvent::default())))
-    };
-    assert!(!asking.is_finished() && told(r#""type":"ask""#) == 0);
+    assert!(!journal.may_ask());
     journal.release();
-    asking.join().unwrap();
+    assert!(journal.may_ask());
+    journal.event(&Event::Ask(QuestionEvent::default()));
     assert_eq!(told(r#""type":"ask""#), 1);
 }
 
+fn refused(name: &str) -> RefusedEvent {
+    RefusedEvent { by: Side::Peer, id: Some(1), name: name.to_owned(), detail: None }
+}
+
 #[test]
-fn a_peer_that_answers_at_length_does_not_silence_this_side() {
+fn what_a_peer_says_hides_no_refusal_of_what_this_side_sends() {
     let (journal, memory) = journal(Box::new(|_| Ok(())));
-    let body = Some("\u{1}".repeat(1024));
-    // 42,000 events' worth: seven minutes.
-    for id in 0..3_000 {
-        journal.event(&Event::Answer(QuestionEvent { id, body: body.clone(), ..QuestionEvent::default() }));
+    for _ in 0..20_000 {
+        journal.event(&text("x"));
+        journal.event(&Event::Status(StatusEvent::Refused(refused("theirs"))));
     }
-    let (told, asked) = std::sync::mpsc::channel();
-    let asking = {
-        let journal = Arc::clone(&journal);
-        std::thread::spawn(move || {
-            journal.event(&Event::Ask(QuestionEvent::default()));
-            told.send(()).unwrap();
-        })
-    };
-    let in_time = asked.recv_timeout(Duration::from_secs(60));
-    journal.release();
-    asking.join().unwrap();
-    assert!(in_time.is_ok(), "what follows a question waits for all that was answered");
-    assert!(memory.log.lock().unwrap().last().unwrap().contains(r#""type":"ask""#));
+    journal.own(StatusEvent::Refused(refused("mine")));
+    assert!(memory.log().contains(r#""name":"mine""#));
+    // And is bounded itself: a peer may refuse all that this side sends.
+    (0..20_000).for_each(|_| journal.own(StatusEvent::Refused(refused("mine"))));
+    let told = memory.log().matches(r#""name":"mine""#).count();
+    assert!((8_192..10_000).contains(&told), "{told} lines");
 }
