@@ -80,7 +80,7 @@ pub enum FlushError {
     #[error(transparent)]
     Post(#[from] PostError),
     /// The peer has not stored these.
-    #[error("not stored by the peer: {}; write them again to try again", list(.failed, *.count))]
+    #[error("not stored by the peer: {}; once that is no longer so, write them again", list(.failed, *.count))]
     NotStored {
         /// Names and reasons: at most [`crate::outbox::MAX_FAILED`].
         failed: Vec<(String, String)>,
