@@ -181,7 +181,10 @@ fn runtime() -> Result<RuntimeDir, Failure> {
 
 /// The one channel that CHANNEL and `--role` mean.
 fn channel(wanted: &str, role: Option<Role>) -> Result<Channel, Failure> {
-    Ok(find::find(&runtime()?.list()?, wanted, role, &cwd()?)?)
+    let runtime = runtime()?;
+    let mut channels = runtime.list()?;
+    channels.extend(runtime.ended());
+    Ok(find::find(&channels, wanted, role, &cwd()?)?)
 }
 
 /// Where this was started, without links, as the list of channels has it.

@@ -5,8 +5,11 @@
 //! a secret word: what is stored here names the nameplate only.
 //!
 //! A channel is one file `channels/<nameplate>-<role>.json`. Its owner holds an exclusive `flock` on it for as long as
-//! it lives, so alive means locked: a killed process leaves no lock, and a reused process id fools nobody.
+//! it lives, so alive means locked: a killed process leaves no lock, and a reused process id fools nobody. Of an end that
+//! has ended a note stays for as long as another one of its number lives.
 
+/// Ends that have ended while another one of their number lives.
+mod ended;
 /// Finding the one channel that is meant.
 pub mod find;
 mod leftover;
@@ -25,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::crypto::pake::Role;
 use crate::event::TransportKind;
+use crate::event::escape::shell_word;
 
 /// Longest file of the list that is read, in bytes: two paths of at most 4 KiB, escaped, and a few words.
 const MAX_ENTRY: u64 = 64 * 1024;
@@ -42,7 +46,7 @@ pub enum RundirError {
     )]
     NoPlace(String),
     /// It is there, and somebody else could write into it.
-    #[error("{} is not a directory that only you can enter; remove it, or run: chmod 700 {}", path.display(), path.display())]
+    #[error("{} is not a directory that only you can enter; remove it, or run: chmod 700 {}", path.display(), shell_word(&path.to_string_lossy()))]
     Unsafe {
         /// Which.
         path: PathBuf,
@@ -188,6 +192,7 @@ impl RuntimeDir {
         };
         let Some(lock) = publish(&self.channels(), &entry, &record)? else { return Ok(None) };
         undo.forget();
+        ended::forget(&self.channels(), &record);
         Ok(Some(Registration { record, entry, _lock: lock }))
     }
 
@@ -220,6 +225,9 @@ impl RuntimeDir {
         let Ok(names) = fs::read_dir(self.channels()) else { return found };
         for name in names.flatten() {
             let path = name.path();
+            if ended::is_note(&path) {
+                continue;
+            }
             let Some(file) = open_nofollow(&path) else { continue };
             if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
                 continue;
@@ -231,12 +239,15 @@ impl RuntimeDir {
             // Half-written by a process that was killed there: it names nothing yet.
             let record = decode(&file);
             let left = record.as_ref().and_then(|record| record.remove().err());
-            match &left {
-                None => unlist(&path),
-                Some(error) => tracing::warn!(%error, "a directory of a channel that died cannot be removed"),
+            match (&left, &record) {
+                (None, record) => unlist(&path, record.as_ref()),
+                (Some(error), _) => {
+                    tracing::warn!(%error, "a directory of a channel that died cannot be removed");
+                }
             }
             found.extend(record.map(|record| Swept { dir: record.dir, owner: record.pid, left }));
         }
+        ended::tidy(&self.channels());
         found
     }
 }
@@ -369,7 +380,13 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         match self.record.remove() {
-            Ok(()) => unlist(&self.entry),
+            Ok(()) => {
+                unlist(&self.entry, Some(&self.record));
+                // Of two that end at once the later one sees that nobody is left.
+                if let Some(channels) = self.entry.parent() {
+                    ended::tidy(channels);
+                }
+            }
             // It stays listed, and the next command tries again.
             Err(error) => tracing::warn!(%error, "the channel's directory cannot be removed"),
         }
@@ -381,8 +398,12 @@ fn socket_of(entry: &Path) -> PathBuf {
     entry.with_extension("sock")
 }
 
-/// Removes an entry, its socket before it: without the entry nobody would look for that.
-fn unlist(entry: &Path) {
+/// Removes an entry, its socket before it: without the entry nobody would look for that. The end is noted where that has
+/// a meaning.
+fn unlist(entry: &Path, record: Option<&Record>) {
+    if let Some(record) = record {
+        ended::note(entry, record);
+    }
     let _ = fs::remove_file(socket_of(entry));
     let _ = fs::remove_file(entry);
 }

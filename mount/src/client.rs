@@ -44,8 +44,11 @@ pub enum PostError {
         /// Why.
         reason: String,
     },
-    /// A file or directory of that name is in the outbox and not delivered yet.
-    #[error("{0:?} is in the outbox already; wait until it is delivered, or choose another name with --name")]
+    /// A file or directory of that name is in the outbox: it is not delivered yet, or was just now.
+    #[error(
+        "{0:?} is in the outbox already: on its way, or delivered and about to leave (a directory ten seconds after the last change \
+         in it, if all of it is sent); wait until it has left, or choose another name with --name"
+    )]
     Taken(String),
     /// What is to be sent cannot be found.
     #[error("{} cannot be sent: {source}", path.display())]

@@ -2,13 +2,12 @@
 //!
 //! Owns what is said about it. Where files go and which may be touched is `skill`'s.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::args::{SetupArgs, SetupTarget};
 use super::exit::{Exit, Failure};
 use super::output;
-use crate::event::escape::visible;
+use crate::event::escape::{shell_word, visible};
 use crate::skill::{self, Done, Harness, Scope, SkillError, State, Surroundings, Target};
 
 /// Columns of the word that says what was done, or how something stands.
@@ -163,12 +162,5 @@ fn program() -> String {
     let typed = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
     let here = typed.components().count() > 1;
     let path = if here { std::path::absolute(&typed).ok() } else { None };
-    path.map_or_else(|| String::from("agent-wormhole"), |path| quoted(path.as_os_str()))
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &OsStr) -> String {
-    let text = visible(&path.to_string_lossy());
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    path.map_or_else(|| String::from("agent-wormhole"), |path| shell_word(&shown(&path)))
 }

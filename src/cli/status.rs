@@ -23,7 +23,7 @@ use super::output::{self, Tone};
 use crate::crypto::pake::Role;
 use crate::event::escape;
 use crate::event::state::{ChannelState, Flow, Phase};
-use crate::rundir::{Channel, find};
+use crate::rundir::Channel;
 
 /// Longest `status.json` that is read, in bytes.
 const MAX_STATE: u64 = 4 * 1024 * 1024;
@@ -32,10 +32,10 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     let role = args.role.map(Role::from);
-    let listed = super::runtime()?.list()?;
     let channels: Vec<Channel> = match &args.channel {
-        Some(wanted) => vec![find::find(&listed, wanted, role, &super::cwd()?)?],
-        None => listed
+        Some(wanted) => vec![super::channel(wanted, role)?],
+        None => super::runtime()?
+            .list()?
             .into_iter()
             .filter(|channel| channel.alive && role.is_none_or(|role| role == channel.role))
             .collect(),

@@ -6,6 +6,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use super::escape::shell_word;
 use super::{Audience, Line};
 
 /// Where a new channel is, and how the peer gets in.
@@ -82,22 +83,14 @@ impl Via {
     pub fn connect_command(&self, code: &str) -> Zeroizing<String> {
         Zeroizing::new(match self {
             Self::Default => format!("agent-wormhole connect {code}"),
-            Self::Relay { url } => format!("agent-wormhole connect {code} --relay {}", quoted(url)),
+            Self::Relay { url } => format!("agent-wormhole connect {code} --relay {}", shell_word(url)),
             Self::Legacy { url: None } => format!("agent-wormhole connect {code} --legacy"),
             Self::Legacy { url: Some(url) } => {
-                format!("agent-wormhole connect {code} --legacy --relay {}", quoted(url))
+                format!("agent-wormhole connect {code} --legacy --relay {}", shell_word(url))
             }
-            Self::Direct { host } => format!("agent-wormhole connect {}", quoted(&format!("{code}@{host}"))),
+            Self::Direct { host } => {
+                format!("agent-wormhole connect {}", shell_word(&format!("{code}@{host}")))
+            }
         })
-    }
-}
-
-/// One word for a shell.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }

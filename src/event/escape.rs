@@ -51,6 +51,17 @@ pub fn visible(text: &str) -> String {
     out
 }
 
+/// One word for a shell, so that a command that is advised can be pasted.
+#[must_use]
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// A text of at most `most` bytes: a longer one is cut and ends in `…`.
 #[must_use]
 pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {

@@ -2,7 +2,7 @@
 //!
 //! Owns the meaning of CHANNEL on the command line. Reads the list, decides, opens nothing.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::Channel;
@@ -26,6 +26,14 @@ pub enum FindError {
         /// What there is.
         running: Vec<Channel>,
     },
+    /// The end that the caller's directory stands for has ended, and another one has its number.
+    #[error("{}", has_ended(.ended, .living))]
+    Ended {
+        /// The end that was started where the caller stands.
+        ended: Box<Channel>,
+        /// Those that live.
+        living: Vec<Channel>,
+    },
     /// Several have it.
     #[error("several channels are meant; add --role host or --role peer, or give one of these directories instead:{}", paths(.dirs))]
     Several {
@@ -42,6 +50,25 @@ fn existing(running: &[Channel]) -> String {
     for channel in running {
         // Writing to a String cannot fail.
         let _ = write!(out, "\n  {} {} {}", channel.nameplate, channel.role.as_str(), channel.dir.display());
+    }
+    out
+}
+
+fn has_ended(ended: &Channel, living: &[Channel]) -> String {
+    let Channel { nameplate, role, dir, .. } = ended;
+    let by_role = match living {
+        [other] if other.role != *role => format!("add --role {}, or ", other.role.as_str()),
+        _ => String::new(),
+    };
+    let mut out = format!(
+        "the end of channel {nameplate} that was started in this directory has ended ({} {}); if another one is meant, \
+         {by_role}give its directory:",
+        role.as_str(),
+        dir.display()
+    );
+    for other in living {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "\n  {} {}", other.role.as_str(), other.dir.display());
     }
     out
 }
@@ -82,17 +109,21 @@ impl Wanted {
             Self::Dir(dir) => cwd.join(dir).canonicalize().is_ok_and(|dir| dir == channel.dir),
         }
     }
+}
 
-    fn describe(&self) -> String {
+/// What was typed, less the words of a code.
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nameplate(nameplate) => nameplate.clone(),
-            Self::Dir(dir) => dir.display().to_string(),
+            Self::Nameplate(nameplate) => f.write_str(nameplate),
+            Self::Dir(dir) => dir.display().fmt(f),
         }
     }
 }
 
 /// The one living channel of the list that is meant. With both ends on one machine it is the end in whose directory the
-/// caller stands, else the one that was started where the caller stands; `role` decides before that.
+/// caller stands, else the one that was started where the caller stands; `role` decides before that. Where an end was started
+/// there that has ended since, no other one is meant by its number.
 ///
 /// # Errors
 /// [`FindError`]: none, or several.
@@ -103,20 +134,36 @@ pub fn find(
     cwd: &Path,
 ) -> Result<Channel, FindError> {
     let wanted = Wanted::parse(channel)?;
+    let has_role = |channel: &&Channel| role.is_none_or(|role| role == channel.role);
     let living = || channels.iter().filter(|channel| channel.alive);
-    let fitting: Vec<&Channel> = living()
-        .filter(|channel| wanted.fits(channel, cwd) && role.is_none_or(|role| role == channel.role))
-        .collect();
+    let fitting: Vec<&Channel> =
+        living().filter(has_role).filter(|channel| wanted.fits(channel, cwd)).collect();
     let inside = fitting.iter().filter(|channel| cwd.starts_with(&channel.dir));
     let started_here = fitting.iter().filter(|channel| channel.cwd == cwd);
-    let one = only(fitting.iter()).or_else(|| only(inside)).or_else(|| only(started_here));
-    match one {
-        Some(&one) => Ok(one.clone()),
+    if let Some(&one) = only(inside) {
+        return Ok(one.clone());
+    }
+    let all = || fitting.iter().copied().cloned().collect();
+    match only(fitting.iter()).or_else(|| only(started_here)) {
+        Some(&one) => match ended_here(channels.iter().filter(has_role), &wanted, cwd) {
+            Some(ended) => Err(FindError::Ended { ended: Box::new(ended.clone()), living: all() }),
+            None => Ok(one.clone()),
+        },
         None if fitting.is_empty() => {
-            Err(FindError::None { wanted: wanted.describe(), running: living().cloned().collect() })
+            Err(FindError::None { wanted: wanted.to_string(), running: living().cloned().collect() })
         }
         None => Err(FindError::Several { dirs: fitting.iter().map(|channel| channel.dir.clone()).collect() }),
     }
+}
+
+/// The end of the number that is wanted which was started where the caller stands, and has ended.
+fn ended_here<'a>(
+    mut channels: impl Iterator<Item = &'a Channel>,
+    wanted: &Wanted,
+    cwd: &Path,
+) -> Option<&'a Channel> {
+    let Wanted::Nameplate(nameplate) = wanted else { return None };
+    channels.find(|channel| !channel.alive && channel.nameplate == *nameplate && channel.cwd == cwd)
 }
 
 fn only<T>(mut of: impl Iterator<Item = T>) -> Option<T> {
@@ -179,6 +226,35 @@ mod tests {
             Err(FindError::Several { dirs: vec!["/r/1-host".into(), "/r/1-peer".into()] })
         );
         assert!(dir("1", None, "/c").unwrap_err().to_string().contains("\n  /r/1-peer"));
+    }
+
+    #[test]
+    fn a_number_means_no_other_end_where_the_callers_own_has_ended() {
+        let ended = |role, cwd| Channel { alive: false, ..channel("1", role, "/r/1-was", cwd) };
+        let peer = channel("1", Role::Peer, "/r/1-peer", "/b");
+        let list = [ended(Role::Host, "/a"), peer.clone()];
+        let found = |list: &[Channel], channel, role, cwd| {
+            find(list, channel, role, Path::new(cwd)).map(|found| found.dir.display().to_string())
+        };
+        let why = found(&list, "1-cross-clock-marble", None, "/a").unwrap_err();
+        assert!(matches!(why, FindError::Ended { .. }), "{why:?}");
+        assert_eq!(
+            why.to_string(),
+            "the end of channel 1 that was started in this directory has ended (host /r/1-was); if another one is meant, add \
+             --role peer, or give its directory:\n  peer /r/1-peer"
+        );
+        // Where it is said, or the directory decides it.
+        assert_eq!(found(&list, "1", Some(Role::Peer), "/a").unwrap(), "/r/1-peer");
+        for cwd in ["/b", "/c", "/r/1-peer/outbox"] {
+            assert_eq!(found(&list, "1", None, cwd).unwrap(), "/r/1-peer");
+        }
+        // Both were started there, and there it was `--role` that told them apart.
+        let list = [ended(Role::Host, "/b"), peer.clone()];
+        assert!(matches!(found(&list, "1", None, "/b"), Err(FindError::Ended { .. })));
+        // Another channel of the same number and role.
+        let list = [ended(Role::Peer, "/a"), peer];
+        let why = found(&list, "1", Some(Role::Peer), "/a").unwrap_err().to_string();
+        assert!(why.contains("meant, give its directory:\n  peer /r/1-peer"), "{why}");
     }
 
     #[test]

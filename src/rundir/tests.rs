@@ -247,3 +247,45 @@ fn a_runtime_directory_behind_a_link_is_known_without_it() {
     let registration = runtime.register(&new("9471", None)).unwrap();
     assert_eq!(registration.dir(), real.join("run/9471-host"));
 }
+
+#[test]
+fn an_end_is_remembered_while_another_of_its_number_lives_and_no_longer() {
+    let (_place, runtime) = runtime();
+    let at = |role, cwd| NewChannel { role, cwd: Path::new(cwd), ..new("9471", None) };
+    let left = || fs::read_dir(runtime.path().join("channels")).unwrap().count();
+    let ended = || runtime.ended().into_iter().map(|end| (end.role, end.cwd)).collect::<Vec<_>>();
+    // It ends as asked, or is killed and swept by the next command.
+    for killed in [false, true] {
+        let host = runtime.register(&at(Role::Host, "/a")).unwrap();
+        let peer = runtime.register(&at(Role::Peer, "/b")).unwrap();
+        let other = runtime.register(&new("1", None)).unwrap();
+        if killed {
+            kill(host)
+        } else {
+            drop(host)
+        }
+        runtime.sweep();
+        assert_eq!(ended(), [(Role::Host, "/a".into())]);
+        assert_eq!(runtime.list().unwrap().len(), 2, "a note is no channel");
+        assert!(runtime.ended().iter().all(|end| !end.alive));
+        drop(peer);
+        assert_eq!((ended(), left()), (vec![], 1), "nobody has the number any more");
+        drop(other);
+        assert_eq!(left(), 0);
+    }
+    // Where it begins anew, it is meant again.
+    let host = runtime.register(&at(Role::Host, "/a")).unwrap();
+    let peer = runtime.register(&at(Role::Peer, "/b")).unwrap();
+    drop(host);
+    let host = runtime.register(&at(Role::Host, "/a")).unwrap();
+    assert_eq!(ended(), []);
+    // Those that are killed together leave no note that stays.
+    drop(peer);
+    assert_eq!(ended().len(), 1);
+    kill(host);
+    runtime.sweep();
+    assert_eq!(left(), 0);
+    fs::write(runtime.path().join("channels/.ended-9471-1"), "{\"namepl").unwrap();
+    runtime.sweep();
+    assert_eq!(left(), 0);
+}

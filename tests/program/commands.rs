@@ -179,6 +179,65 @@ fn a_channel_that_is_not_clear_is_asked_for() {
 }
 
 #[test]
+fn a_number_speaks_for_no_other_end_where_ones_own_has_ended() {
+    let world = World::new();
+    let mut pair = world.pair(Via::Local);
+    let (here, there, number) = (world.path("host"), world.path("peer"), pair.host.nameplate.clone());
+    let gone = dir(&pair.host).to_owned();
+    done(&world, &here, &["close", &number]);
+    pair.host.finish().well();
+    pair.peer.status("peer_closed");
+    for args in [
+        &["send", &number, "for whom?"][..],
+        &["send", &number, "--file", "x"],
+        &["close", &number],
+        &["flush", &number],
+        &["wait", &number, "--timeout", "1s"],
+        &["watch", &number],
+        &["status", &number],
+        &["unlock", &number, "K"],
+        &["run", &number, "--secret", "K", "--", "true"],
+    ] {
+        let ended = run_in(&world, &here, args);
+        if args[0] != "unlock" {
+            assert!(ended.err.contains(&gone) && ended.err.contains(dir(&pair.peer)), "{args:?}: {ended:?}");
+            assert!(ended.err.contains("--role peer"), "{args:?}: {ended:?}");
+        }
+        assert_eq!((ended.code, ended.out.len()), (Some(2), 0), "{args:?}: {ended:?}");
+    }
+    // Who says which, and who stands where it was started, has it.
+    for (place, args) in [(&here, &["status", &number, "--role", "peer"][..]), (&there, &["status", &number])]
+    {
+        let ended = run_in(&world, place, args);
+        assert_eq!(ended.code, Some(0), "{args:?}: {ended:?}");
+    }
+    done(&world, &there, &["close", &number]);
+    pair.peer.finish().well();
+    let ended = run_in(&world, &here, &["send", &number, "nobody"]);
+    assert!(ended.code == Some(2) && ended.err.contains(&format!("no channel {number}")), "{ended:?}");
+    world.is_clean();
+}
+
+#[test]
+fn a_delivered_directory_is_not_said_to_wait_for_its_delivery() {
+    for mount in ["fuse", "dir"] {
+        let world = World::new();
+        let pair = world.pair_on(Via::Local, mount);
+        let (here, number) = (world.path("host"), pair.host.nameplate.clone());
+        tree(&here.join("src"), 3);
+        world.sh(&here, &format!("cp -r src '{}'", pair.host.outbox("").display()));
+        world.flush(&pair.host);
+        let ended = run_in(&world, &here, &["send", &number, "--file", "src"]);
+        assert_eq!(ended.code, Some(2), "{mount}: {ended:?}");
+        assert!(
+            ended.err.contains("delivered and about to leave (a directory ten seconds"),
+            "{mount}: {ended:?}"
+        );
+        pair.close();
+    }
+}
+
+#[test]
 fn flush_tells_what_is_not_confirmed_in_time_and_what_never_will_be() {
     let world = World::new();
     let host = world.host(&[]);

@@ -8,6 +8,7 @@ use agent_wormhole_mount::mounts::{self, Mounted};
 
 use super::finding::Finding;
 use crate::cli::status::{self, Row, Standing};
+use crate::event::escape::shell_word;
 use crate::rundir::{RundirError, RuntimeDir, Swept};
 
 /// What was found.
@@ -49,13 +50,6 @@ fn is_dead(source: &str) -> bool {
     owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
 }
 
-/// A path as one word of a shell's command.
-fn quoted(path: &Path) -> String {
-    let path = path.display().to_string();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%".contains(&byte);
-    if path.bytes().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
-}
-
 impl Found {
     pub(super) fn verdict(&self) -> [Finding; 2] {
         [self.stale(), self.living()]
@@ -76,7 +70,7 @@ impl Found {
             .iter()
             .map(|swept| swept.dir.as_path())
             .chain(self.orphans.iter().map(|mount| mount.path.as_path()));
-        let paths: Vec<String> = paths.map(quoted).collect();
+        let paths: Vec<String> = paths.map(|path| shell_word(&path.to_string_lossy())).collect();
         match (removed.as_str(), stuck.as_slice()) {
             ("", []) => Finding::ok("stale", "no channel that was killed has left anything"),
             (removed, []) => {

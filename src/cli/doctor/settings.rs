@@ -13,6 +13,7 @@ use crate::cli::args::{Args, Command, DoctorArgs, MountArg};
 use crate::cli::exit::Failure;
 use crate::cli::settings;
 use crate::config::{Key, Relay, Settings, Typed};
+use crate::event::escape::shell_word;
 
 /// Bits of a mode with which others than the owner read a file.
 const OTHERS_READ: u32 = 0o044;
@@ -96,12 +97,13 @@ fn described(settings: &Settings, exists: bool) -> String {
 /// Whether only its owner reads a file that holds a secret.
 fn private(check: &'static str, path: &Path, mode: Option<u32>) -> Finding {
     let what = if check == "token" { "the relay's token" } else { "a proxy's password" };
+    let word = shell_word(&path.to_string_lossy());
     let path = path.display();
     match mode {
         Some(mode) if mode & OTHERS_READ != 0 => Finding::warn(
             check,
             format!("{path} holds {what}, and others may read it (mode {:04o})", mode & 0o7777),
-            format!("chmod 600 {path}"),
+            format!("chmod 600 {word}"),
         ),
         Some(mode) => Finding::ok(check, format!("{path} holds {what} (mode {:04o})", mode & 0o7777)),
         None => Finding::warn(check, format!("who may read {path} is not known"), format!("look at {path}")),
@@ -145,6 +147,8 @@ mod tests {
         ] {
             assert_eq!(private("token", Path::new("/t"), mode).state, state, "{mode:?}");
         }
-        assert_eq!(private("token", Path::new("/t"), Some(0o644)).advice.as_deref(), Some("chmod 600 /t"));
+        let advice = |path| private("token", Path::new(path), Some(0o644)).advice.unwrap();
+        assert_eq!(advice("/t"), "chmod 600 /t");
+        assert_eq!(advice("/my keys/$(word)"), "chmod 600 '/my keys/$(word)'");
     }
 }
