@@ -9,12 +9,13 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, thread};
 
 use agent_wormhole_mount::secret::SecretName;
-use rustix::io::FdFlags;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::io::{Errno, FdFlags};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Secret;
@@ -49,8 +50,28 @@ pub(super) enum NotStarted {
 /// A command that runs.
 pub(super) struct Running {
     child: Child,
-    /// What passes its output on.
-    passing: Vec<JoinHandle<()>>,
+    target: Target,
+    /// How many of its streams are passed on.
+    passing: usize,
+    news: Receiver<News>,
+}
+
+/// Whom a signal is passed to, as long as there is somebody: the number is taken out before it can become another's.
+#[derive(Clone)]
+struct Target(Arc<Mutex<Option<Pid>>>);
+
+impl Target {
+    fn lock(&self) -> MutexGuard<'_, Option<Pid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is waited for after the end of the command.
+enum News {
+    /// Nothing more comes on one of its streams.
+    Printed,
+    /// Somebody does not want to wait for whoever still has them open.
+    Interrupted,
 }
 
 /// Starts a command with secrets in its environment, or behind descriptors.
@@ -91,7 +112,9 @@ pub(super) fn start(command: &[OsString], given: Vec<Given>, by_fd: bool) -> Res
         NotStarted::Command { code: if missing { NOT_FOUND } else { NOT_EXECUTABLE }, why }
     })?;
     // From here on there is a child: what fails now is no reason to give the secret back.
-    signals.pass_to(&child);
+    let (tell, news) = mpsc::channel();
+    let target = Target(Arc::new(Mutex::new(Some(Pid::from_child(&child)))));
+    signals.pass_to(target.clone(), tell.clone());
     for (reader, mut writer, secret) in pipes {
         drop(reader);
         // On a thread: a child that does not read holds up nothing but this.
@@ -105,24 +128,37 @@ pub(super) fn start(command: &[OsString], given: Vec<Given>, by_fd: bool) -> Res
     let mask = Arc::new(mask);
     let out = child.stdout.take().map(|out| (Stream::Out, OwnedFd::from(out)));
     let err = child.stderr.take().map(|err| (Stream::Err, OwnedFd::from(err)));
-    let mut passing = Vec::new();
+    let mut passing = 0;
     for (stream, pipe) in out.into_iter().chain(err) {
-        let mask = Arc::clone(&mask);
-        let pass = move || pass(stream, File::from(pipe), &mask);
+        let (mask, tell) = (Arc::clone(&mask), tell.clone());
+        let pass = move || {
+            pass(stream, File::from(pipe), &mask);
+            // Who waited may have been interrupted.
+            let _ = tell.send(News::Printed);
+        };
         // Without a thread the pipe closes: the child learns it when it writes.
-        passing.extend(thread::Builder::new().name("output".into()).spawn(pass));
+        passing += usize::from(thread::Builder::new().name("output".into()).spawn(pass).is_ok());
     }
-    Ok(Running { child, passing })
+    Ok(Running { child, target, passing, news })
 }
 
 impl Running {
-    /// Waits for its end, and for the end of all that it prints.
+    /// Waits for its end, and for the end of all that it prints: what it has left running may hold its streams open. A
+    /// signal that ends a program ends that second wait.
     pub(super) fn finish(mut self) -> Result<u8, Failure> {
+        // Its number stays its own until it is waited for below.
+        let ended = WaitId::Pid(Pid::from_child(&self.child));
+        while matches!(waitid(ended.clone(), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT), Err(Errno::INTR))
+        {
+        }
+        *self.target.lock() = None;
         let status = self.child.wait().map_err(|error| {
             Failure::new(Exit::Internal, format!("the command cannot be waited for: {error}; look at `ps`"))
         })?;
-        for thread in self.passing {
-            let _ = thread.join();
+        while self.passing > 0
+            && let Ok(News::Printed) = self.news.recv()
+        {
+            self.passing -= 1;
         }
         let code = status.code().or_else(|| status.signal().map(|signal| BY_SIGNAL + signal));
         Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(Exit::Internal.code()))
@@ -157,27 +193,37 @@ fn pass(stream: Stream, mut from: impl Read, mask: &Mask) {
 /// Signals that are passed on, caught from before the command is started.
 struct Signals {
     runtime: tokio::runtime::Runtime,
-    caught: Vec<(tokio::signal::unix::Signal, Signal)>,
+    caught: Vec<(tokio::signal::unix::Signal, Passed)>,
+}
+
+/// How a signal is passed on.
+#[derive(Clone, Copy)]
+struct Passed {
+    number: Signal,
+    /// A terminal sends it to the whole group, and so to the command, too.
+    by_terminal: bool,
+    /// It ends a program that does nothing about it, and is meant to.
+    ends: bool,
 }
 
 impl Signals {
     fn catch() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let inside = runtime.enter();
-        // From a terminal these two come to the whole group, and so to the command by themselves.
-        let own = io::stdin().is_terminal();
+        // Where there is no /proc, nothing is known to be ignored.
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let mut caught = Vec::new();
-        for (kind, number, both) in [
-            (SignalKind::interrupt(), Signal::INT, own),
-            (SignalKind::quit(), Signal::QUIT, own),
-            (SignalKind::terminate(), Signal::TERM, false),
-            (SignalKind::hangup(), Signal::HUP, false),
-            (SignalKind::user_defined1(), Signal::USR1, false),
-            (SignalKind::user_defined2(), Signal::USR2, false),
+        for (kind, number, by_terminal, ends) in [
+            (SignalKind::interrupt(), Signal::INT, true, true),
+            (SignalKind::quit(), Signal::QUIT, true, true),
+            (SignalKind::terminate(), Signal::TERM, false, true),
+            (SignalKind::hangup(), Signal::HUP, false, true),
+            (SignalKind::user_defined1(), Signal::USR1, false, false),
+            (SignalKind::user_defined2(), Signal::USR2, false, false),
         ] {
-            let stream = signal(kind)?;
-            if !both {
-                caught.push((stream, number));
+            // The command ignores it, too, as it would without this program: one that is caught it would not.
+            if !is_ignored(number, &status) {
+                caught.push((signal(kind)?, Passed { number, by_terminal, ends }));
             }
         }
         drop(inside);
@@ -185,18 +231,15 @@ impl Signals {
     }
 
     /// Passes them on, on a thread that ends with the process.
-    fn pass_to(self, child: &Child) {
-        let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).map(Arc::new);
-        let Ok(pidfd) = pidfd else { return };
+    fn pass_to(self, target: Target, tell: Sender<News>) {
         let Self { runtime, caught } = self;
         let watch = move || {
             let local = tokio::task::LocalSet::new();
-            for (mut stream, number) in caught {
-                let pidfd = Arc::clone(&pidfd);
+            for (mut stream, passed) in caught {
+                let (target, tell) = (target.clone(), tell.clone());
                 local.spawn_local(async move {
                     while stream.recv().await.is_some() {
-                        // It has ended.
-                        let _ = pidfd_send_signal(&*pidfd, number);
+                        passed.on(&target, &tell);
                     }
                 });
             }
@@ -204,6 +247,74 @@ impl Signals {
         };
         if let Err(error) = thread::Builder::new().name("signals".into()).spawn(watch) {
             tracing::warn!(%error, "signals are not passed on to the command");
+        }
+    }
+}
+
+impl Passed {
+    fn on(self, target: &Target, tell: &Sender<News>) {
+        match *target.lock() {
+            Some(_) if self.by_terminal && is_in_foreground() => {}
+            Some(command) => {
+                // It may have ended, and not been waited for yet.
+                let _ = kill_process(command, self.number);
+            }
+            None if self.ends => {
+                // Nobody waits any more.
+                let _ = tell.send(News::Interrupted);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Whether a signal was ignored before this program began, as behind `nohup` and behind `&` of a script; of `status` as
+/// /proc has it.
+fn is_ignored(number: Signal, status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    u32::try_from(number.as_raw() - 1).is_ok_and(|bit| mask.checked_shr(bit).unwrap_or_default() & 1 == 1)
+}
+
+/// Whether a terminal sends its signals to this process, and so to the command.
+fn is_in_foreground() -> bool {
+    let stat = fs::read_to_string("/proc/self/stat").ok();
+    stat.and_then(|stat| has_terminal(&stat)).unwrap_or_else(|| io::stdin().is_terminal())
+}
+
+/// Whether a process is of the group that has its terminal; of `stat` as /proc has it.
+fn has_terminal(stat: &str) -> Option<bool> {
+    // The name of the program may hold anything.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ').skip(2);
+    let (group, terminal, foreground) = (fields.next()?, fields.nth(1)?, fields.next()?);
+    Some(terminal != "0" && group == foreground)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_ignored_before_stays_ignored() {
+        let status =
+            "Name:\tx\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001003\nSigCgt:\t0000000000004000\n";
+        let ignored = |number| is_ignored(number, status);
+        assert!(ignored(Signal::HUP) && ignored(Signal::INT) && ignored(Signal::PIPE));
+        assert!(!ignored(Signal::QUIT) && !ignored(Signal::TERM) && !ignored(Signal::USR1));
+        assert!(!is_ignored(Signal::HUP, ""));
+    }
+
+    #[test]
+    fn a_terminal_tells_the_group_that_it_belongs_to() {
+        for (stat, has) in [
+            ("7 (agent) 1 (x) S 1 7 5 34816 7 4194304 0", Some(true)),
+            ("7 (agent-wormhole) S 1 7 5 34816 5 4194304 0", Some(false)),
+            ("7 (agent-wormhole) S 1 7 7 0 -1 4194304 0", Some(false)),
+            ("7 (agent-wormhole) S 1", None),
+            ("", None),
+        ] {
+            assert_eq!(has_terminal(stat), has, "{stat}");
         }
     }
 }

@@ -12,6 +12,10 @@ use zeroize::Zeroizing;
 const SHORTEST: usize = 8;
 /// Columns after which `base64`, and `openssl base64`, break a line.
 const COLUMNS: [usize; 2] = [76, 64];
+/// What percent-encoding leaves plain besides letters and digits, and what it makes of a space: RFC 3986 and curl; Python's
+/// `quote`; JavaScript's `encodeURIComponent`; Python's `quote_plus`; forms of the web.
+const PERCENT: [(&[u8], &str); 5] =
+    [(b"-._~", "%20"), (b"-._~/", "%20"), (b"-._~!'()*", "%20"), (b"-._~", "+"), (b"-._*", "+")];
 
 /// One form of a secret.
 struct Pattern {
@@ -114,6 +118,10 @@ pub(super) struct Masker<'a> {
     mask: &'a Mask,
     /// What may be the beginning of something to be hidden.
     held: Zeroizing<Vec<u8>>,
+    /// How many bytes at the beginning of that a label stands for already: values may overlap.
+    hidden: usize,
+    /// The last label.
+    label: usize,
     /// First bytes of all that is looked for.
     first: [bool; 256],
 }
@@ -124,7 +132,7 @@ impl<'a> Masker<'a> {
         for byte in mask.patterns.iter().filter_map(|pattern| pattern.bytes.first()) {
             first[usize::from(*byte)] = true;
         }
-        Self { mask, held: Zeroizing::default(), first }
+        Self { mask, held: Zeroizing::default(), hidden: 0, label: 0, first }
     }
 
     /// Takes what was read, and gives what can be shown of it now.
@@ -141,22 +149,27 @@ impl<'a> Masker<'a> {
     fn take(&mut self, last: bool) -> Vec<u8> {
         let held = std::mem::take(&mut self.held);
         let mut out = Vec::with_capacity(held.len());
-        let mut at = 0;
+        let (mut at, mut hidden) = (0, self.hidden);
         while let Some((byte, rest)) = held.get(at..).and_then(|rest| Some((*rest.first()?, rest))) {
             let look = if self.first[usize::from(byte)] { self.mask.look(rest) } else { Look::Nothing };
             match look {
                 Look::Begun(_) if !last => break,
                 Look::Whole((length, label)) | Look::Begun(Some((length, label))) => {
-                    let label = self.mask.labels.get(label).map_or("", String::as_str);
-                    out.extend_from_slice(label.as_bytes());
-                    at += length;
+                    // One that begins inside of another one, and goes on behind it, is hidden to its end.
+                    if at + length > hidden {
+                        if at >= hidden || label != self.label {
+                            let label = self.mask.labels.get(label).map_or("", String::as_str);
+                            out.extend_from_slice(label.as_bytes());
+                        }
+                        (self.label, hidden) = (label, at + length);
+                    }
                 }
-                Look::Nothing | Look::Begun(None) => {
-                    out.push(byte);
-                    at += 1;
-                }
+                Look::Nothing | Look::Begun(None) if at >= hidden => out.push(byte),
+                Look::Nothing | Look::Begun(None) => {}
             }
+            at += 1;
         }
+        self.hidden = hidden.saturating_sub(at);
         self.held = Zeroizing::new(held.get(at..).unwrap_or_default().to_vec());
         out
     }
@@ -170,13 +183,16 @@ fn encodings(value: &[u8]) -> Vec<Vec<u8>> {
         value.iter().map(one).collect::<String>().into_bytes()
     };
     let mut forms = vec![hex(false, ""), hex(true, ""), hex(false, "%"), hex(true, "%")];
-    forms.extend([false, true].map(|upper| percent(value, upper)));
+    for (plain, space) in PERCENT {
+        forms.extend([false, true].map(|upper| percent(value, upper, plain, space)));
+    }
     if let Ok(text) = std::str::from_utf8(value)
         && let Ok(json) = serde_json::to_string(text)
     {
-        let json = json.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned();
-        forms.push(json.replace('/', "\\/").into_bytes());
-        forms.push(json.into_bytes());
+        let json = json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or_default();
+        for flags in 0..8 {
+            forms.push(escaped(json, [flags & 1 > 0, flags & 2 > 0, flags & 4 > 0]).into_bytes());
+        }
     }
     for shift in 0..3 {
         let shifted = [&b"\0\0\0"[..shift], value].concat();
@@ -194,10 +210,29 @@ fn encodings(value: &[u8]) -> Vec<Vec<u8>> {
     forms
 }
 
-/// As in a URL: what is not unreserved there is `%XX`.
-fn percent(value: &[u8], upper: bool) -> Vec<u8> {
+/// JSON, inside of its quotes, as some write more of it with a backslash than they must: slashes, what is not ASCII, and what
+/// means something in HTML.
+fn escaped(json: &str, [slash, ascii, html]: [bool; 3]) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '/' if slash => out.push_str("\\/"),
+            c if (ascii && !c.is_ascii()) || (html && "<>&".contains(c)) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// As in a URL or a form: what is not `plain` there is `%XX`.
+fn percent(value: &[u8], upper: bool, plain: &[u8], space: &str) -> Vec<u8> {
     let one = |byte: &u8| match byte {
-        byte if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) => char::from(*byte).to_string(),
+        b' ' => space.to_owned(),
+        byte if byte.is_ascii_alphanumeric() || plain.contains(byte) => char::from(*byte).to_string(),
         byte if upper => format!("%{byte:02X}"),
         byte => format!("%{byte:02x}"),
     };
@@ -242,6 +277,36 @@ mod tests {
             let shown = text(&mask, &format!("before {form} after"));
             assert_eq!(shown, "before [secret K] after", "{form}");
         }
+    }
+
+    /// As Python, Go, PHP, JavaScript and a browser's form write it.
+    #[test]
+    fn what_programs_escape_beyond_need_or_leave_plain_is_hidden() {
+        let mask = mask("pä/ss w*rd<&>!".as_bytes());
+        for form in [
+            r"p\u00e4/ss w*rd<&>!",
+            r"pä/ss w*rd\u003c\u0026\u003e!",
+            r"p\u00e4\/ss w*rd<&>!",
+            r"p\u00e4\/ss w*rd\u003c\u0026\u003e!",
+            "p%C3%A4/ss%20w%2Ard%3C%26%3E%21",
+            "p%C3%A4%2Fss%20w*rd%3C%26%3E!",
+            "p%C3%A4%2Fss+w%2Ard%3C%26%3E%21",
+            "p%C3%A4%2Fss+w*rd%3C%26%3E%21",
+        ] {
+            assert_eq!(text(&mask, &format!("before {form} after")), "before [secret K] after", "{form}");
+        }
+    }
+
+    #[test]
+    fn of_values_that_overlap_nothing_is_shown() {
+        let both = Mask::of([("PIN", &b"1234"[..]), ("KEY", b"4567890abcdef")]);
+        for pieces in [&[&b"<1234567890abcdef>"[..]][..], &[b"<123", b"456", b"7890abcde", b"f>"]] {
+            assert_eq!(masked(&both, pieces), b"<[secret PIN][secret KEY]>");
+        }
+        assert_eq!(text(&both, "<12345>"), "<[secret PIN]5>");
+        let repeated = mask(b"ab-secret-ab");
+        assert_eq!(text(&repeated, "<ab-secret-ab-secret-ab>"), "<[secret K]>");
+        assert_eq!(text(&repeated, "<ab-secret-abab-secret-ab>"), "<[secret K][secret K]>");
     }
 
     #[test]

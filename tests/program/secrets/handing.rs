@@ -2,8 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::*;
 use crate::fixture::world::Via;
+use crate::mounted::processes;
 use crate::mounted::user::{NOBODY, is_root};
 
 /// Both back ends.
@@ -149,6 +152,59 @@ fn signals_and_standard_input_reach_the_command() {
     arrived(&mut pair.peer, "L");
     let ended = run(&world, &pair.peer, &["--secret", "L"], "kill -9 $$");
     assert_eq!(ended.code, Some(128 + 9), "{ended:?}");
+    pair.close();
+}
+
+/// It can be pasted, and a transcript of it holds no word of a code.
+#[test]
+fn what_is_advised_instead_of_unlocking_is_a_command() {
+    let world = World::new();
+    for (typed, advised) in [
+        ("9471-cross-clock-marble", "agent-wormhole run 9471 --secret K -- COMMAND"),
+        ("./my $(id)/9471", "agent-wormhole run './my $(id)/9471' --secret K -- COMMAND"),
+    ] {
+        let ended = world.run(&["unlock", typed, "K"]);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.err.contains(advised) && !ended.err.contains("marble"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_signal_that_was_ignored_before_is_ignored_by_the_command() {
+    let world = World::new();
+    let mut pair = world.pair_on(Via::Local, "dir");
+    send(&world, &pair.host, "K", &value());
+    arrived(&mut pair.peer, "K");
+    let run =
+        [env!("CARGO_BIN_EXE_agent-wormhole"), "run", pair.peer.dir.to_str().unwrap(), "--secret", "K", "--"];
+    // As behind `nohup`, and behind `&` of a script.
+    let before = ["-c", "trap '' INT HUP; exec \"$@\"", "sh"];
+    let command = ["sh", "-c", "kill -INT $$; kill -HUP $$; echo alive; kill -TERM $$"];
+    let ended = Process::spawn(world.command_of("sh", &[&before[..], &run, &command].concat())).finish();
+    assert_eq!((ended.code, &ended.out[..]), (Some(128 + 15), &["alive".to_owned()][..]), "{ended:?}");
+    pair.close();
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_what_a_command_has_left_running() {
+    let world = World::new();
+    let mut pair = world.pair_on(Via::Local, "dir");
+    send(&world, &pair.host, "K", &value());
+    arrived(&mut pair.peer, "K");
+    let dir = pair.peer.dir.to_str().unwrap();
+    let script = "tail -f /dev/null & echo $!; exit 3";
+    let mut process = Process::spawn(world.command(&["run", dir, "--secret", "K", "--", "sh", "-c", script]));
+    let left = process.line("the number of what is left", crate::fixture::LIMIT).unwrap();
+    let left = Pid::from_raw(left.parse().unwrap()).unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", process.id());
+    processes::until("the end of the command", crate::fixture::LIMIT, || {
+        fs::read_to_string(&children).unwrap().trim().is_empty()
+    });
+    assert!(!process.has_ended(), "what is left may still print");
+    process.signal(Signal::TERM);
+    let ended = process.finish();
+    kill_process(left, Signal::KILL).unwrap();
+    assert_eq!(ended.code, Some(3), "{ended:?}");
     pair.close();
 }
 
