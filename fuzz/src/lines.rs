@@ -48,8 +48,8 @@ pub fn holds(bytes: &[u8]) {
             pending_more: u64::from(script.byte()),
         }),
         1 => Event::File(FileEvent { id: 2, name, sent_as: Some(body.clone()), size: 3, saved_to }),
-        2 => Event::Ask(QuestionEvent { id: 3, name, size: 4, saved_to, body: Some(body.clone()) }),
-        _ => Event::Answer(QuestionEvent { id: 4, name, size: 5, saved_to, body: Some(body.clone()) }),
+        2 => Event::Ask(QuestionEvent { id: Some(3), name, size: 4, saved_to, body: Some(body.clone()) }),
+        _ => Event::Answer(QuestionEvent { id: Some(4), name, size: 5, saved_to, body: Some(body.clone()) }),
     };
     let line = event.to_line(Stamp { seq: 1, at: SystemTime::UNIX_EPOCH });
     assert_eq!(escape::visible(&line), line, "nothing in it is hidden");

@@ -515,9 +515,9 @@ fn saved_event(
             Event::Dir(DirEvent { id, sent_as, name, files: None, size: None, saved_to })
         }
         // Its name is one that needs no other.
-        ItemKind::Ask => Event::Ask(QuestionEvent { id, name: head.name.clone(), size, saved_to, body }),
-        ItemKind::Answer => {
-            Event::Answer(QuestionEvent { id, name: head.name.clone(), size, saved_to, body })
+        ItemKind::Ask | ItemKind::Answer => {
+            let event = QuestionEvent { id: Some(id), name: head.name.clone(), size, saved_to, body };
+            if head.kind == ItemKind::Ask { Event::Ask(event) } else { Event::Answer(event) }
         }
     }
 }

@@ -217,8 +217,9 @@ impl Wanted {
         }
     }
 
-    /// The event of a question or an answer whose line is not in the log any more, from what is in the inbox; its number
-    /// among what the peer sent is not known then.
+    /// The event of a question or an answer whose line is in no log and no transcript any more, from what is in the inbox. It
+    /// has the number of the last line that is missing; which one it had among what the peer sent nobody knows then, so
+    /// there is no `id`.
     fn kept(&self, dir: &Path, seq: u64) -> Option<String> {
         let (kind, name) = match self {
             Self::Ask(Some(name)) => (ItemKind::Ask, name),
@@ -234,7 +235,7 @@ impl Wanted {
         }
         let saved_to = path.to_string_lossy().into_owned();
         let body = (size <= MAX_BODY as u64).then_some(body);
-        let event = QuestionEvent { id: 0, name: name.clone(), size, saved_to, body };
+        let event = QuestionEvent { id: None, name: name.clone(), size, saved_to, body };
         let event = if kind == ItemKind::Ask { Event::Ask(event) } else { Event::Answer(event) };
         Some(event.to_log_line(Stamp { seq, at: about.modified().ok()? }))
     }
@@ -390,6 +391,31 @@ mod tests {
         assert!(fits("answer:x", &answer) && !fits("answer:y", &answer) && !fits("ask", &answer));
         assert!(!fits("x", &answer) && !fits("file", &ask) && !fits("text", &ask));
         assert!(Wanted::Anything.is(&ask) && Wanted::Anything.is(&answer));
+    }
+
+    #[test]
+    fn a_question_whose_line_is_gone_is_told_without_the_number_that_nobody_knows() {
+        let place = tempfile::tempdir().unwrap();
+        let inbox = place.path().join("inbox");
+        for (zone, name, body) in
+            [("ask", "q7", "may I?\n".to_owned()), ("answer", "x", "a".repeat(MAX_BODY + 1))]
+        {
+            std::fs::create_dir_all(inbox.join(zone)).unwrap();
+            std::fs::write(inbox.join(zone).join(name), body).unwrap();
+        }
+        let kept = |typed| Wanted::of(Some(typed)).unwrap().kept(place.path(), 41);
+        let line = kept("ask:q7").unwrap();
+        let path = inbox.join("ask/q7");
+        let begin = format!(
+            r#"{{"type":"ask","from":"peer","name":"q7","size":7,"saved_to":"{}","body":"may I?\n","seq":41,"at":""#,
+            path.display()
+        );
+        assert!(line.starts_with(&begin), "{line}");
+        let long = kept("answer:x").unwrap();
+        assert!(long.contains(r#""name":"x","size":1025,"#) && !long.contains("body"), "{long}");
+        for other in ["ask:x", "answer:q7", "ask", "q7"] {
+            assert_eq!(kept(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -93,8 +93,8 @@ impl DirEvent {
 /// A question or an answer that is in the inbox.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QuestionEvent {
-    /// Its number among what the peer sent.
-    pub id: u64,
+    /// Its number among what the peer sent; left out of the line where that is not known any more.
+    pub id: Option<u64>,
     /// The question's name, the same for its answer.
     pub name: String,
     /// Bytes.
@@ -108,7 +108,7 @@ pub struct QuestionEvent {
 impl QuestionEvent {
     pub(super) fn to_line(&self, kind: &str, stamp: Stamp) -> String {
         let mut line = Line::from(kind, "peer");
-        line.number("id", self.id);
+        line.maybe_number("id", self.id);
         line.text("name", &self.name);
         line.number("size", self.size);
         line.text("saved_to", &self.saved_to);

@@ -88,7 +88,7 @@ fn closed_is_the_last_line() {
 }
 
 fn answer(n: u64) -> Event {
-    Event::Answer(QuestionEvent { id: n, name: format!("q{n}"), ..QuestionEvent::default() })
+    Event::Answer(QuestionEvent { id: Some(n), name: format!("q{n}"), ..QuestionEvent::default() })
 }
 
 #[test]
