@@ -312,6 +312,13 @@ fn a_new_session_is_told_of_the_open_channels_of_its_directory_alone() {
     says_nothing(hook(&world, &world.path("home"), &path));
     let told = hook(&world, &world.path("host"), &path);
     assert_eq!((told.code, told.out.len(), told.err.as_str()), (Some(0), 1, ""), "{told:?}");
+    // The project may be reached through a link.
+    let link = world.path("home/project");
+    std::os::unix::fs::symlink(world.path("host"), &link).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/skill/hooks/open-channels.sh");
+    let mut command = world.command_of("sh", &[script]);
+    command.env("PATH", &path).env("CLAUDE_PROJECT_DIR", &link);
+    assert_eq!(Process::spawn(command).finish().out, told.out);
     let line = &told.out[0];
     let expected = format!("channel {} (host, connected)", pair.host.nameplate);
     assert!(line.contains(&expected) && line.contains(pair.host.dir.to_str().unwrap()), "{line}");
