@@ -96,7 +96,11 @@ fn exhaust(journal: &Journal) {
     let body = Some("\u{1}".repeat(1024));
     // 42,000 events' worth: seven minutes.
     for id in 0..3_000 {
-        journal.event(&Event::Answer(QuestionEvent { id: Some(id), body: body.clone(), ..QuestionEvent::default() }));
+        journal.event(&Event::Answer(QuestionEvent {
+            id: Some(id),
+            body: body.clone(),
+            ..QuestionEvent::default()
+        }));
     }
 }
 
