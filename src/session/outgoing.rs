@@ -89,7 +89,8 @@ pub(super) struct Outgoing {
     staged: [usize; 2],
     windows: [SendWindow; 2],
     flight: Flight,
-    pace: Pace,
+    /// Of the prompt lane and all answers, and of bulk.
+    pace: [Pace; 2],
     chunk: usize,
     limited: bool,
     prompt_run: u32,
@@ -97,8 +98,8 @@ pub(super) struct Outgoing {
     bulk_passed_over: bool,
     /// Bulk waits for an acknowledgement and nothing else.
     flight_limited: bool,
-    /// Bulk waits for the pace of a limited relay until then.
-    paced_until: Option<Instant>,
+    /// A lane waits for the pace of a limited relay until then.
+    paced_until: [Option<Instant>; 2],
     closing: Option<CloseReason>,
     close_number: Option<u64>,
 }
@@ -131,13 +132,13 @@ impl Outgoing {
             staged: [0; 2],
             windows: [SendWindow::new(), SendWindow::new()],
             flight: Flight::default(),
-            pace: Pace::new(limits.messages_per_minute),
+            pace: Pace::both(limits.messages_per_minute),
             chunk: CHUNK,
             limited: limits.messages_per_minute != 0,
             prompt_run: 0,
             bulk_passed_over: false,
             flight_limited: false,
-            paced_until: None,
+            paced_until: [None; 2],
             closing: None,
             close_number: None,
         };
@@ -155,7 +156,7 @@ impl Outgoing {
         self.chunk = chunk;
         // The bucket of a link that only came back is not full again.
         if limited != self.limited {
-            self.pace = Pace::new(limits.messages_per_minute);
+            self.pace = Pace::both(limits.messages_per_minute);
         }
         self.limited = limited;
     }
@@ -430,13 +431,13 @@ impl Outgoing {
         !self.records.is_empty() && self.records.is_sent() && (draining || self.flight_limited)
     }
 
-    /// When the pace of a limited relay lets the next bulk record go.
-    pub(super) const fn paced_until(&self) -> Option<Instant> {
-        self.paced_until
+    /// When the pace of a limited relay lets the next record go.
+    pub(super) fn paced_until(&self) -> Option<Instant> {
+        self.paced_until.into_iter().flatten().min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        self.paced_until = self.paced_until.filter(|at| *at > now);
+        self.paced_until = self.paced_until.map(|until| until.filter(|at| *at > now));
     }
 
     /// The next data record for the link: an old one that must go again, or a new one.

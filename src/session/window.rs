@@ -24,8 +24,9 @@ pub(super) const INITIAL_GRANT: u64 = 64 * 1024;
 /// What each message that draws on a grant costs besides its content, so that a window bounds their number too
 /// (8 MiB / 64 = 131,072 messages).
 pub(super) const MESSAGE_COST: u64 = 64;
-/// Of a relay's messages a minute, this share is for bulk; the rest stays free for texts.
-const BULK_SHARE: (u64, u64) = (5, 6);
+/// Of a relay's messages a minute, each lane takes this share at most: the prompt lane with what is answered, then bulk.
+/// That is more than there is, as seldom both want all of theirs.
+const SHARES: [(u64, u64); 2] = [(1, 2), (5, 6)];
 /// Bulk in flight is at most what was acknowledged within this time.
 const FLIGHT_TIME: Duration = Duration::from_secs(1);
 
@@ -159,7 +160,7 @@ impl Flight {
     }
 }
 
-/// The pace of bulk records on a relay that counts messages: a bucket of one minute's share.
+/// The pace of a lane's records on a relay that counts messages: a bucket of one minute's share.
 #[derive(Debug)]
 pub(super) struct Pace {
     /// Time between two records; zero is unlimited.
@@ -171,12 +172,17 @@ pub(super) struct Pace {
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Pace {
-    pub(super) fn new(messages_per_minute: u64) -> Self {
-        let bulk = messages_per_minute.saturating_mul(BULK_SHARE.0) / BULK_SHARE.1;
+    /// Those of both lanes.
+    pub(super) fn both(messages_per_minute: u64) -> [Self; 2] {
+        SHARES.map(|share| Self::new(messages_per_minute, share))
+    }
+
+    fn new(messages_per_minute: u64, (part, of): (u64, u64)) -> Self {
+        let own = messages_per_minute.saturating_mul(part) / of;
         let interval = if messages_per_minute == 0 {
             Duration::ZERO
         } else {
-            MINUTE / u32::try_from(bulk.max(1)).unwrap_or(u32::MAX)
+            MINUTE / u32::try_from(own.max(1)).unwrap_or(u32::MAX)
         };
         Self { interval, earliest: None }
     }
@@ -191,7 +197,8 @@ impl Pace {
             return;
         }
         // Half a minute's share may leave in a burst: a relay that was joined lately has given part of its own away.
-        let full = now.checked_sub(MINUTE / 2).unwrap_or(now);
+        let others = (MINUTE / 2).saturating_sub(self.interval);
+        let full = now.checked_sub(others).unwrap_or(now);
         self.earliest = Some(self.earliest.map_or(full, |at| at.max(full)) + self.interval);
     }
 }
@@ -288,9 +295,9 @@ mod tests {
     }
 
     #[test]
-    fn a_limited_relay_keeps_a_sixth_for_texts() {
+    fn bulk_takes_five_sixths_of_a_limited_relay() {
         let start = Instant::now() + MINUTE;
-        let mut pace = Pace::new(60);
+        let [_, mut pace] = Pace::both(60);
         let mut sent = 0;
         for second in 0..120 {
             let now = start + Duration::from_secs(second);
@@ -300,7 +307,7 @@ mod tests {
             }
         }
         assert!((100..=130).contains(&sent), "{sent} in two minutes at 50 a minute");
-        let mut unlimited = Pace::new(0);
+        let [mut unlimited, _] = Pace::both(0);
         for _ in 0..10_000 {
             unlimited.sent(start);
         }

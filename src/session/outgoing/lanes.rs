@@ -29,7 +29,8 @@ impl Outgoing {
             return false;
         }
         let going_on = self.closing.is_none();
-        let prompt_ready = going_on && self.prompt_ready();
+        let paced = going_on && self.prompt_is_paced(now);
+        let prompt_ready = going_on && !paced && self.prompt_ready();
         let bulk_ready = going_on && self.bulk_ready(now);
         let bulk_turn = bulk_ready && (!prompt_ready || self.prompt_run >= PROMPT_RUN);
         // A long chunk shares its record with nobody: answers that never end must not keep it back for ever.
@@ -37,6 +38,9 @@ impl Outgoing {
             self.prompt_run = 0;
             self.bulk_passed_over = false;
             return true;
+        }
+        if paced && !bulk_turn {
+            return false;
         }
         let mut plain = vec![0; RECORD_HEADER];
         let mut load = Load { receipts: self.fill_answers(&mut plain), ..Load::default() };
@@ -49,7 +53,7 @@ impl Outgoing {
             self.bulk_passed_over = plain.len() == answers;
             if !self.bulk_passed_over {
                 self.prompt_run = 0;
-                self.pace.sent(now);
+                self.pace[1].sent(now);
             }
         } else if prompt_ready {
             self.prompt_run += u32::from(bulk_ready);
@@ -57,9 +61,19 @@ impl Outgoing {
         }
         let any = plain.len() > RECORD_HEADER;
         if any {
+            if !bulk_turn {
+                self.pace[0].sent(now);
+            }
             self.records.seal(plain, load);
         }
         any
+    }
+
+    /// Whether texts and answers wait for the pace. What comes meanwhile leaves with them.
+    fn prompt_is_paced(&mut self, now: Instant) -> bool {
+        let waits = self.prompt_ready() || self.answer_ready();
+        self.paced_until[0] = self.pace[0].next(now).filter(|_| waits);
+        self.paced_until[0].is_some()
     }
 
     /// Whether a receipt or cancel can leave.
@@ -198,8 +212,8 @@ impl Outgoing {
         if head.is_none() && self.bulk_chunk().is_none() {
             return false;
         }
-        self.paced_until = self.pace.next(now);
-        if self.paced_until.is_some() {
+        self.paced_until[1] = self.pace[1].next(now);
+        if self.paced_until[1].is_some() {
             return false;
         }
         if head == Some(0) {
@@ -227,7 +241,7 @@ impl Outgoing {
         self.flight.sealed(chunk.len() as u64);
         let root = item.parent.unwrap_or(id);
         self.records.seal_chunk(chunk, id, root, last);
-        self.pace.sent(now);
+        self.pace[1].sent(now);
         self.rotate(at, id, last);
         true
     }

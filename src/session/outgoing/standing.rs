@@ -2,8 +2,8 @@
 //!
 //! Owns the words for what holds an item up on this end. Decides nothing about what leaves.
 
-use super::{Outgoing, Stage};
-use crate::item::{ItemId, Lane};
+use super::{Outgoing, Stage, lane_index};
+use crate::item::ItemId;
 
 /// What the content of an item waits for while the connection stands and the peer answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Outgoing {
             under_way.any(|id| self.items.get(id).is_some_and(|item| item.staging.front().is_some()));
         if !staged && self.records.is_empty() {
             Hindrance::Source
-        } else if self.paced_until.is_some() && item.lane == Lane::Bulk {
+        } else if self.paced_until[lane_index(item.lane)].is_some() {
             Hindrance::Pace
         } else if staged && self.records.is_empty() {
             Hindrance::Grant
