@@ -91,6 +91,8 @@ pub(super) struct Outgoing {
     flight: Flight,
     /// Of the prompt lane and all answers, and of bulk.
     pace: [Pace; 2],
+    /// Of records without bulk that are short.
+    small_pace: Pace,
     chunk: usize,
     limited: bool,
     prompt_run: u32,
@@ -133,6 +135,7 @@ impl Outgoing {
             windows: [SendWindow::new(), SendWindow::new()],
             flight: Flight::default(),
             pace: Pace::both(limits.messages_per_minute),
+            small_pace: Pace::of_small(limits.messages_per_minute),
             chunk: CHUNK,
             limited: limits.messages_per_minute != 0,
             prompt_run: 0,
@@ -157,6 +160,7 @@ impl Outgoing {
         // The bucket of a link that only came back is not full again.
         if limited != self.limited {
             self.pace = Pace::both(limits.messages_per_minute);
+            self.small_pace = Pace::of_small(limits.messages_per_minute);
         }
         self.limited = limited;
     }

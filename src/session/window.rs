@@ -27,6 +27,10 @@ pub(super) const MESSAGE_COST: u64 = 64;
 /// Of a relay's messages a minute, each lane takes this share at most: the prompt lane with what is answered, then bulk.
 /// That is more than there is, as seldom both want all of theirs.
 const SHARES: [(u64, u64); 2] = [(1, 2), (5, 6)];
+/// A relay counts frames of at most this many bytes apart (`relay/README.md`, "Settings"): a receipt, a few words.
+pub(super) const SMALL_FRAME: usize = 128;
+/// Of the 600 of them that it passes on in a minute from each end, these are for records; states take theirs, too.
+const SMALL_SHARE: (u64, u64) = (300, 1);
 /// Bulk in flight is at most what was acknowledged within this time.
 const FLIGHT_TIME: Duration = Duration::from_secs(1);
 
@@ -175,6 +179,11 @@ impl Pace {
     /// Those of both lanes.
     pub(super) fn both(messages_per_minute: u64) -> [Self; 2] {
         SHARES.map(|share| Self::new(messages_per_minute, share))
+    }
+
+    /// That of records in frames of at most [`SMALL_FRAME`], where messages are counted.
+    pub(super) fn of_small(messages_per_minute: u64) -> Self {
+        Self::new(messages_per_minute.min(1), SMALL_SHARE)
     }
 
     fn new(messages_per_minute: u64, (part, of): (u64, u64)) -> Self {

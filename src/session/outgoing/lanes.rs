@@ -9,16 +9,19 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::records::Load;
-use super::{Outgoing, SHARED, Stage};
+use super::{Item, Outgoing, SHARED, Stage};
+use crate::crypto::seal::TAG_LEN;
 use crate::frame::{CHUNK_HEADER, ChunkBuf, Message, RECORD_HEADER, RECORD_OVERHEAD, chunk_header};
 use crate::item::{ItemHead, ItemId, ItemKind, MAX_OPEN_BULK, MAX_UNRECEIPTED};
 use crate::session::SessionEvent;
-use crate::session::window::{chunk_cost, head_cost};
+use crate::session::window::{SMALL_FRAME, chunk_cost, head_cost};
 
 /// After this many prompt records in a row a waiting bulk record has its turn.
 const PROMPT_RUN: u32 = 4;
 /// Of the open bulk items, this many places are kept free for members of groups, so that a group can always go on.
 const MEMBER_PLACES: usize = 4;
+/// Longest receipt, cancel or `opened`, in bytes.
+const ANSWER: usize = 32;
 /// Groups under way at once.
 const OPEN_GROUPS: usize = 4;
 
@@ -34,7 +37,10 @@ impl Outgoing {
         let bulk_ready = going_on && self.bulk_ready(now);
         let bulk_turn = bulk_ready && (!prompt_ready || self.prompt_run >= PROMPT_RUN);
         // A long chunk shares its record with nobody: answers that never end must not keep it back for ever.
-        if bulk_turn && (self.bulk_passed_over || !self.answer_ready()) && self.seal_chunk_in_place(now) {
+        if bulk_turn
+            && (paced || self.bulk_passed_over || !self.answer_ready())
+            && self.seal_chunk_in_place(now)
+        {
             self.prompt_run = 0;
             self.bulk_passed_over = false;
             return true;
@@ -61,8 +67,8 @@ impl Outgoing {
         }
         let any = plain.len() > RECORD_HEADER;
         if any {
-            if !bulk_turn {
-                self.pace[0].sent(now);
+            if !bulk_turn || self.bulk_passed_over {
+                self.prompt_sent(plain.len() + TAG_LEN, now);
             }
             self.records.seal(plain, load);
         }
@@ -72,8 +78,26 @@ impl Outgoing {
     /// Whether texts and answers wait for the pace. What comes meanwhile leaves with them.
     fn prompt_is_paced(&mut self, now: Instant) -> bool {
         let waits = self.prompt_ready() || self.answer_ready();
-        self.paced_until[0] = self.pace[0].next(now).filter(|_| waits);
+        self.paced_until[0] = match self.pace[0].next(now).filter(|_| waits) {
+            Some(at) if self.is_small() => self.small_pace.next(now).map(|small| small.min(at)),
+            at => at,
+        };
         self.paced_until[0].is_some()
+    }
+
+    /// Whether all texts and answers that wait fit into a frame that a relay counts apart.
+    fn is_small(&self) -> bool {
+        let answers = ANSWER * (self.misc.len() + self.voids.len() + self.opened.len());
+        let prompt = self.prompt.first().and_then(|id| self.items.get(id)).map_or(0, prompt_length);
+        self.prompt.len() <= 1 && RECORD_OVERHEAD + answers + prompt <= SMALL_FRAME
+    }
+
+    fn prompt_sent(&mut self, frame: usize, now: Instant) {
+        if frame <= SMALL_FRAME && self.small_pace.next(now).is_none() {
+            self.small_pace.sent(now);
+        } else {
+            self.pace[0].sent(now);
+        }
     }
 
     /// Whether a receipt or cancel can leave.
@@ -85,10 +109,8 @@ impl Outgoing {
 
     /// Receipts, cancels, and what was opened; how many receipts.
     fn fill_answers(&mut self, plain: &mut Vec<u8>) -> usize {
-        /// Each of them is this long at most.
-        const LONGEST: usize = 32;
         let before = self.receipts;
-        while self.answer_ready() && fits(plain, LONGEST, self.chunk) {
+        while self.answer_ready() && fits(plain, ANSWER, self.chunk) {
             if let Some(message) = self.misc.pop_front() {
                 self.receipts -= usize::from(matches!(message, Message::Receipt { .. }));
                 message.encode(plain);
@@ -125,12 +147,7 @@ impl Outgoing {
         while self.prompt_ready() {
             let Some(id) = self.prompt.first().copied() else { return };
             let Some(item) = self.items.get_mut(&id) else { return };
-            let length = match (&item.head, item.staging.front()) {
-                (Some(head), _) => head_length(head),
-                (None, Some((chunk, _))) => CHUNK_HEADER + chunk.len(),
-                (None, None) => return,
-            };
-            if !fits(plain, length, self.chunk) {
+            if !fits(plain, prompt_length(item), self.chunk) {
                 return;
             }
             let ended = if let Some(head) = item.head.take() {
@@ -322,6 +339,15 @@ impl Outgoing {
 /// Whether a message of `len` bytes still fits into the record that is being filled; the first always does.
 const fn fits(plain: &[u8], len: usize, chunk: usize) -> bool {
     plain.len() == RECORD_HEADER || plain.len() + len + RECORD_OVERHEAD <= chunk
+}
+
+/// Bytes that the next message of a prompt item takes in a record, at most; none where it has nothing to say.
+fn prompt_length(item: &Item) -> usize {
+    match (&item.head, item.staging.front()) {
+        (Some(head), _) => head_length(head),
+        (None, Some((chunk, _))) => CHUNK_HEADER + chunk.len(),
+        (None, None) => 0,
+    }
 }
 
 /// Bytes that a head takes in a record, at most.

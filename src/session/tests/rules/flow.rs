@@ -321,9 +321,10 @@ fn records(hand: &Hand, since: usize) -> Vec<usize> {
 fn many_texts_on_a_relay_of_sixty_a_minute_leave_together_after_the_first() {
     let limits = LinkLimits { max_frame: MIB + 64 * KIB, messages_per_minute: 60, relayed: true };
     let mut hand = Hand::with(Role::Host, limits);
+    let long = "more than a relay passes on for nothing ".repeat(4);
     let from = hand.log.len();
-    for n in 0..300 {
-        hand.session.offer(text(&n.to_string())).unwrap();
+    for _ in 0..300 {
+        hand.session.offer(text(&long)).unwrap();
         hand.settle();
     }
     assert_eq!(records(&hand, from), vec![1; 15], "half a minute's share, at once");
@@ -332,7 +333,7 @@ fn many_texts_on_a_relay_of_sixty_a_minute_leave_together_after_the_first() {
     // In the long run one record each two seconds, and a minute of silence makes room for a burst again.
     let from = hand.log.len();
     for _ in 0..600 {
-        hand.session.offer(text("more")).unwrap();
+        hand.session.offer(text(&long)).unwrap();
         hand.pass(Duration::from_millis(100));
     }
     let more = records(&hand, from);
@@ -355,12 +356,18 @@ fn many_answers_on_a_relay_of_sixty_a_minute_leave_together_and_a_close_waits_fo
         hand.session.stored(ItemId(id), Ok(()));
         hand.settle();
     }
-    assert_eq!(records(&hand, from), vec![1; 15]);
+    // Each is short, and the relay passes 600 of those on in a minute, half of which are for records.
+    assert_eq!(records(&hand, from), vec![1; 150 + 15]);
     hand.pass(secs(2));
-    assert_eq!(records(&hand, from)[15..], [284]);
-    hand.session.stored(ItemId(300), Ok(()));
-    hand.settle();
-    assert_eq!(records(&hand, from).len(), 16, "the last of them waits");
+    assert_eq!(records(&hand, from)[165..], [299 - 165]);
+    // Those of two seconds since then, and one that waits.
+    let from = hand.log.len();
+    for id in 300..=310 {
+        hand.say(&[begin(id + 1, text("x"))]).unwrap();
+        hand.session.stored(ItemId(id), Ok(()));
+        hand.settle();
+    }
+    assert_eq!(records(&hand, from), vec![1; 10], "ten short ones in two seconds, and the last waits");
     hand.session.close(CloseReason::Done, hand.now);
     hand.settle();
     let last = hand.log.iter().rev().find_map(|(_, out)| match out {
@@ -368,8 +375,41 @@ fn many_answers_on_a_relay_of_sixty_a_minute_leave_together_and_a_close_waits_fo
         Out::State(_) => None,
     });
     let done =
-        [Message::Receipt { item: ItemId(300), refused: None }, Message::Close { reason: CloseReason::Done }];
+        [Message::Receipt { item: ItemId(310), refused: None }, Message::Close { reason: CloseReason::Done }];
     assert_eq!(last.as_deref(), Some(&done[..]));
+}
+
+#[test]
+fn answers_that_wait_for_the_pace_take_no_turn_of_a_long_chunk() {
+    let limits = LinkLimits { max_frame: MIB + 64 * KIB, messages_per_minute: 60, relayed: true };
+    let mut hand = Hand::with(Role::Host, limits);
+    let texts: Vec<_> = (1..=400).map(|id| begin(id, text("x"))).collect();
+    hand.say(&texts).unwrap();
+    for id in 1..=300 {
+        hand.session.stored(ItemId(id), Ok(()));
+        hand.take();
+    }
+    // From here on they wait.
+    let id = hand.session.offer(file("f")).unwrap();
+    hand.take();
+    let from = hand.log.len();
+    for done in 301..=320 {
+        hand.session.stored(ItemId(done), Ok(()));
+        feed(&mut hand, id);
+        hand.take();
+    }
+    let records = hand.log[from..].iter().filter_map(|(_, out)| match out {
+        Out::Data(_, messages) => Some(&messages[..]),
+        Out::State(_) => None,
+    });
+    let [mut chunks, mut answers] = [0; 2];
+    for messages in records {
+        match messages {
+            [Message::Chunk { .. }] => chunks += 1,
+            _ => answers += 1,
+        }
+    }
+    assert!(chunks >= 10 && answers == 0, "{chunks} chunks and {answers} other records");
 }
 
 #[test]
