@@ -23,6 +23,7 @@ pub use apart::{DELIVERED, name_of};
 pub use barrier::{Answer, MAX_FAILED, MAX_FLUSHES, NO_RECEIPTS};
 pub use entry::{Identity, Node, Rules, Sign, Stat};
 
+use crate::special::WRITTEN_OVER;
 use crate::{EntryId, LeftOut, MAX_TEXT, Outcome, ignore};
 use barrier::{Barriers, End, Member};
 pub(crate) use entry::is_text_name;
@@ -177,7 +178,12 @@ impl Outbox {
         }
         if let Some(entry) = self.entries.get(path) {
             let left_out = matches!(entry.state, State::LeftOut { .. });
-            if left_out && entry.identity == stat.identity {
+            // What was told to be sent by nobody is not sent for its time alone.
+            let is_denied = matches!(&entry.state, State::LeftOut { reason, .. } if reason == WRITTEN_OVER);
+            let content = |identity: Identity| (identity.inode, identity.size);
+            let is_same =
+                content(entry.identity) == content(stat.identity) && is_denied && !sign.is_complete();
+            if left_out && (is_same || entry.identity == stat.identity) {
                 return true;
             }
             if left_out || entry.node != stat.node {

@@ -58,12 +58,10 @@ pub(super) fn tidy(channels: &Path) {
     }
 }
 
-/// Forgets the end that was where this one begins: the number means this one there.
+/// Forgets the ends that were where this one begins, whichever role they had: the number means this one there.
 pub(super) fn forget(channels: &Path, begun: &Record) {
     for path in notes(channels) {
-        let same = |record: &Record| {
-            (&record.nameplate, &record.role, &record.cwd) == (&begun.nameplate, &begun.role, &begun.cwd)
-        };
+        let same = |record: &Record| (&record.nameplate, &record.cwd) == (&begun.nameplate, &begun.cwd);
         if read_entry(&path).is_some_and(|(_, record)| same(&record)) {
             let _ = fs::remove_file(&path);
         }

@@ -279,6 +279,10 @@ fn an_end_is_remembered_while_another_of_its_number_lives_and_no_longer() {
     drop(host);
     let host = runtime.register(&at(Role::Host, "/a")).unwrap();
     assert_eq!(ended(), []);
+    // In whatever role.
+    drop(host);
+    let host = runtime.register(&NewChannel { dir: None, ..at(Role::Peer, "/a") }).unwrap();
+    assert_eq!(ended(), []);
     // Those that are killed together leave no note that stays.
     drop(peer);
     assert_eq!(ended().len(), 1);

@@ -74,6 +74,16 @@ enum News {
     Interrupted,
 }
 
+/// Tells [`News::Printed`] when it is dropped, however that comes.
+struct Told(Sender<News>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        // Who waited may have been interrupted.
+        let _ = self.0.send(News::Printed);
+    }
+}
+
 /// Starts a command with secrets in its environment, or behind descriptors.
 pub(super) fn start(command: &[OsString], given: Vec<Given>, by_fd: bool) -> Result<Running, NotStarted> {
     let not_had = |error: io::Error| NotStarted::Command {
@@ -132,9 +142,8 @@ pub(super) fn start(command: &[OsString], given: Vec<Given>, by_fd: bool) -> Res
     for (stream, pipe) in out.into_iter().chain(err) {
         let (mask, tell) = (Arc::clone(&mask), tell.clone());
         let pass = move || {
+            let _told = Told(tell);
             pass(stream, File::from(pipe), &mask);
-            // Who waited may have been interrupted.
-            let _ = tell.send(News::Printed);
         };
         // Without a thread the pipe closes: the child learns it when it writes.
         passing += usize::from(thread::Builder::new().name("output".into()).spawn(pass).is_ok());
@@ -200,7 +209,8 @@ struct Signals {
 #[derive(Clone, Copy)]
 struct Passed {
     number: Signal,
-    /// A terminal sends it to the whole group, and so to the command, too.
+    /// A terminal sends it to the whole group, and so to the command, too. In the foreground it is taken for that, also where
+    /// somebody has sent it to this process alone.
     by_terminal: bool,
     /// It ends a program that does nothing about it, and is meant to.
     ends: bool,

@@ -195,6 +195,23 @@ fn a_question_that_is_written_over_before_it_is_sent_is_told_and_neither_is_sent
 }
 
 #[test]
+fn a_time_alone_makes_no_new_question_of_what_was_told_to_be_sent_by_nobody() {
+    let deaf = waiting();
+    for text in ["first", "the second one"] {
+        fs::write(deaf.outbox("ask/x"), text).unwrap();
+        deaf.closed("ask/x");
+        deaf.settle();
+    }
+    deaf.is_written_over("ask/x");
+    let past = SystemTime::now() - Duration::from_secs(3600);
+    fs::File::open(deaf.outbox("ask/x")).unwrap().set_modified(past).unwrap();
+    deaf.overflow();
+    deaf.orders.send(Order::Allow(1)).unwrap();
+    deaf.orders.send(Order::Finish).unwrap();
+    assert!(matches!(deaf.event(), OutboxEvent::Idle));
+}
+
+#[test]
 fn a_question_that_is_written_over_while_its_sign_is_on_its_way_is_told() {
     let deaf = waiting();
     fs::write(deaf.outbox("ask/x"), "first").unwrap();
